@@ -1,0 +1,1 @@
+"""Evidence to feature row to calibrated probabilities to prediction set. No torch."""

@@ -1,0 +1,1 @@
+"""Pixel traces of synthesis, from native-resolution crops."""

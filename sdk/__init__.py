@@ -1,0 +1,1 @@
+"""Tell whether a picture is authentic, AI-generated, AI-edited or tampered with."""
