@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import attrs
 
-from .checks import integer, member, number, one_of, refuse, several, text
-from .taxonomy import Task
+from .checks import integer, member, number, one_of, pattern, refuse, several, text
+from .taxonomy import Category, Task
 
 API_VERSION = 1
 """Version of the contract between host and plugins. A host refuses a plugin that declares another one."""
@@ -39,14 +37,23 @@ class Column:
     block: str = attrs.field(default="", validator=text(empty=True))
     """Columns that come and go together, such as one of two models behind a plugin; default the plugin itself."""
 
+    def __attrs_post_init__(self) -> None:
+        categories = [c.value for c in Category]
+        if self.statistic == "strength" and self.evidence not in categories:
+            raise refuse(self, "evidence", f"one of {categories} where the statistic is strength", self.evidence)
+
 
 @attrs.frozen(kw_only=True)
 class WeightsFile:
     """One weights file of a plugin."""
 
-    file: str = attrs.field(validator=text())
-    """Relative to the declaration."""
-    sha256: str = attrs.field(validator=text())
+    file: str = attrs.field(
+        validator=pattern(
+            r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./-]*", "a relative path of A-Z, a-z, 0-9, _ . / -, without .."
+        )
+    )
+    """Relative to the declaration, with forward slashes."""
+    sha256: str = attrs.field(validator=pattern("[0-9a-f]{64}", "64 lower-case hexadecimal digits"))
     size: int = attrs.field(validator=integer(1))
     """In bytes."""
 
@@ -55,11 +62,19 @@ class WeightsFile:
 class Declaration:
     """The plugin's `tellsign.json`."""
 
-    name: str = attrs.field()
+    name: str = attrs.field(
+        validator=pattern(
+            "[a-z][a-z0-9_-]{0,39}",
+            "1 to 40 of a-z, 0-9, _ and -, the first a letter, and neither bias nor prior",
+            besides=("bias", "prior"),  # rows of the contributions that no plugin owns
+        )
+    )
     version: str = attrs.field(validator=text())
     api_version: int = attrs.field(validator=integer(1))
     task: Task = attrs.field(validator=member(Task))
-    detector: str = attrs.field()
+    detector: str = attrs.field(
+        validator=pattern("[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*", 'a class as "module:Class"')
+    )
     """The class, as "module:Class"."""
     summary: str = attrs.field(validator=text())
     columns: tuple[Column, ...] = attrs.field(validator=several(Column, unique=True))
@@ -71,16 +86,6 @@ class Declaration:
     weights: tuple[WeightsFile, ...] = attrs.field(default=(), validator=several(WeightsFile))
     time_limit: float = attrs.field(default=30.0, validator=number(0.01, 3600))
     """Seconds that one picture may take before the plugin counts as hanging."""
-
-    @name.validator
-    def _check_name(self, attribute: attrs.Attribute[str], value: object) -> None:
-        if not isinstance(value, str) or not re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", value):
-            raise refuse(self, "name", "1 to 40 of a-z, 0-9, _ and -, the first a letter", value)
-
-    @detector.validator
-    def _check_detector(self, attribute: attrs.Attribute[str], value: object) -> None:
-        if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
-            raise refuse(self, "detector", 'a class as "module:Class"', value)
 
     def __attrs_post_init__(self) -> None:
         names = [c.name for c in self.columns]

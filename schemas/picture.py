@@ -6,7 +6,37 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import array, integer, mapping, member, read_only, refuse, same_array, several, text
+from .checks import (
+    Check,
+    array,
+    integer,
+    is_number,
+    mapping,
+    member,
+    own_dict,
+    read_only,
+    refuse,
+    same_array,
+    several,
+    text,
+)
+
+_tables = Check(
+    "a tuple of tuples of 64 integers in [0, 65535]",
+    lambda v: (
+        isinstance(v, tuple)
+        and all(isinstance(t, tuple) and len(t) == 64 for t in v)
+        and all(isinstance(n, int) and is_number(n) and 0 <= n <= 65535 for t in v for n in t)
+    ),
+    {
+        "items": {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 0, "maximum": 65535},
+            "minItems": 64,
+            "maxItems": 64,
+        }
+    },
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -21,15 +51,15 @@ class Facts:
     """Stored width in pixels, before EXIF orientation."""
     height: int = attrs.field(validator=integer(1))
     frames: int = attrs.field(default=1, validator=integer(1))
-    quantization: tuple[tuple[int, ...], ...] = attrs.field(default=(), validator=several(tuple))
+    quantization: tuple[tuple[int, ...], ...] = attrs.field(default=(), validator=_tables)
     """JPEG quantisation tables in the file's order, 64 numbers each; empty for other formats."""
-    quality: int | None = attrs.field(default=None, validator=integer(1, optional=True))
+    quality: int | None = attrs.field(default=None, validator=integer(1, 100, optional=True))
     """Estimate of the JPEG quality on libjpeg's scale (1 to 100), None where there are no tables."""
-    camera: dict[str, str] = attrs.field(factory=dict, validator=mapping(str))
+    camera: dict[str, str] = attrs.field(factory=dict, converter=own_dict, validator=mapping(str))
     """EXIF camera fields by name ("Make", "Model", "LensModel", ...)."""
     software: tuple[str, ...] = attrs.field(default=(), validator=several(str))
     """EXIF Software and the like."""
-    texts: dict[str, str] = attrs.field(factory=dict, validator=mapping(str))
+    texts: dict[str, str] = attrs.field(factory=dict, converter=own_dict, validator=mapping(str))
     """PNG text chunks, comments and XMP, by key."""
     conversions: tuple[str, ...] = attrs.field(default=(), validator=several(str))
     """What was done on the way to sRGB, one sentence each ("CMYK converted to RGB ...")."""

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import attrs
 
-from .checks import integer, mapping, member, number, one_of, refuse, several, text
+from .checks import integer, mapping, member, number, one_of, own_dict, pattern, refuse, several, text
 from .declaration import HEADS
 from .evidence import EVIDENCE_KINDS, Evidence, FindingEvidence, MapEvidence
 from .taxonomy import DEFINITE_LABELS, Label, Task
@@ -95,11 +95,13 @@ class Verdict:
     source: str | None = attrs.field(default=None, validator=text(optional=True))
     width: int = attrs.field(validator=integer(1))
     height: int = attrs.field(validator=integer(1))
-    timings: dict[str, float] = attrs.field(factory=dict, validator=mapping((int, float)), eq=False)
+    timings: dict[str, float] = attrs.field(factory=dict, converter=own_dict, validator=mapping(float), eq=False)
     """Seconds per stage and per plugin. Not part of equality: two runs of one picture are equal."""
-    versions: dict[str, str] = attrs.field(factory=dict, validator=mapping(str))
+    versions: dict[str, str] = attrs.field(factory=dict, converter=own_dict, validator=mapping(str))
     """Of everything that took part: tellsign, plugins, models, fusion bundle."""
-    schema_version: str = attrs.field(default=SCHEMA_VERSION, validator=text())
+    schema_version: str = attrs.field(
+        default=SCHEMA_VERSION, validator=pattern(r"[0-9]+\.[0-9]+", "a version such as 1.0")
+    )
 
     def __attrs_post_init__(self) -> None:
         if (self.label is Label.UNCERTAIN) != (self.reason is not None):

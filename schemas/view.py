@@ -6,7 +6,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import array, integer, member, read_only, refuse, same_array, several, text
+from .checks import array, integer, member, read_only, read_only_each, refuse, same_array, same_arrays, several, text
+from .checks import crops as check_crops
 from .picture import Box, Facts
 from .taxonomy import Task
 
@@ -32,12 +33,7 @@ class PixelView:
 
     key: str = attrs.field(validator=text())
     crops: tuple[NDArray[np.uint8], ...] = attrs.field(
-        converter=lambda crops: tuple(read_only(c) for c in crops),
-        eq=attrs.cmp_using(
-            eq=lambda a, b: len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b, strict=True)),
-            class_name="SameArrays",
-        ),
-        validator=several(np.ndarray),
+        converter=read_only_each, eq=same_arrays, validator=check_crops()
     )
     """RGB uint8 (h, w, 3) each, all of one size; empty where the short side is below the view's minimum."""
     boxes: tuple[Box, ...] = attrs.field(validator=several(Box))

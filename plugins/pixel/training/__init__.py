@@ -1,0 +1,1 @@
+"""How the pixel plugin's weights are made; not needed to use them."""

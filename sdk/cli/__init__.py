@@ -1,0 +1,1 @@
+"""The `tellsign` command. Importing it costs typer and nothing else; each subcommand is imported when it is called."""

@@ -1,0 +1,56 @@
+"""`tellsign bench`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from .common import console, told_errors
+
+
+def command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+    pairs: Annotated[
+        int | None, typer.Option(min=3, help="Alternating pairs per ratio (default 60, or 8 with --quick).")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer pairs and pictures: minutes, not an hour.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Measure what the package costs beside its models: pass, fail or inconclusive, each with its A/A line.
+
+    Close other programs first. Exit status 1 where a line fails.
+    """
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from tellsign.bench.run import Plan, bench
+    from tellsign.bench.table import show
+
+    plan = Plan.quick(pairs or 8) if quick else Plan(pairs=pairs or 60)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("turn {task.completed}"),
+        TimeElapsedColumn(),
+    )
+    # Redrawn twice a second: a lively bar would take time from what is measured.
+    bar = Progress(*columns, console=console(stderr=True), transient=True, refresh_per_second=2)
+    with told_errors(), bar:
+        task = bar.add_task("loading", total=None)
+        now = ""
+
+        def tick(what: str) -> None:
+            nonlocal now
+            if what != now:
+                now = what
+                bar.reset(task, description=what)
+            bar.advance(task)
+
+        report = bench(plan=plan, device=device, tick=tick)
+    if as_json:
+        typer.echo(json.dumps(report, indent=1, allow_nan=False))
+    else:
+        show(report, console())
+    if any(line["judgement"] == "fail" for line in report["lines"]):
+        raise typer.Exit(1)
