@@ -20,7 +20,8 @@ Contributions are in log-odds with the calibrator's slope in them; the rows of a
 it is at most its error rate, for pictures exchangeable with the calibration's. `authentic` has a smaller rate than the
 rest, because missing it is a false accusation; the worst-source guard raises its quantile to that of the calibration's
 worst real source. Unseen generators are not exchangeable with seen ones: the training report prints the coverage
-under leave-one-family-out beside the promised one.
+under leave-one-family-out beside the promised one. A label whose probability is at least `plausible` (.2) joins every
+set that is not empty, so a definite verdict is at least .8 sure by its own calibration, at the prior that was asked.
 
 Training: ``bundle, report = train_bundle(ScoreTable(...), seed=0)``; ``bundle.save(folder)``; ``Bundle.load(folder)``.
 Names are loaded on first use, so importing this package costs nothing; xgboost is imported by booster heads only and

@@ -422,9 +422,9 @@ def _margins(
 ) -> dict[str, Floats]:
     """Out-of-fold margins by pattern, float64 (n,): NaN for rows that lack the pattern or that no fold holds out.
 
-    Each fold's model is centred on its own training rows, and the final model's calibrator takes the final model's
-    centre: where a part of a pattern is rare in training, models of different folds differ in their offset, and
-    quantiles of uncentred margins would not hold for the final model.
+    Each fold's margins are centred on its own training rows, and the final model's calibrator takes the final model's
+    centre: where a pattern is weak or rare in training, the models of different folds differ in offset, and quantiles
+    of raw margins would not hold for the final model (on toys a booster's coverage fell to 0 under such a pattern).
     """
     total = {pattern_key(p): np.zeros(len(task.values)) for p in patterns}
     count = {key: np.zeros(len(task.values)) for key in total}
@@ -800,7 +800,7 @@ def _out_of_family(table: ScoreTable, recipes: Mapping[str, _Recipe], settings: 
     kinds = np.array([str(k) for k in table.kinds])
     rows: list[dict[str, Any]] = []
     skipped = 0
-    inner = attrs.evolve(settings, folds=min(settings.folds, 4), calibrate_on="group")
+    inner = attrs.evolve(settings, folds=min(settings.folds, 4))
     for fold in folds:
         try:
             bundle, _ = _assemble(table.take(fold.train), recipes, inner)

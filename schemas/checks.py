@@ -152,7 +152,7 @@ def mapping(value_kind: type) -> Check:
     return Check(f"a dict from str to {name}", fits)
 
 
-def array(shape: tuple[int | None, ...], dtype: type, *, unit: bool = False) -> Check:
+def array(shape: tuple[int | None, ...], dtype: type, *, unit: bool = False, optional: bool = False) -> Check:
     """A numpy array of `dtype` whose shape fits `shape` (None is any length above zero).
 
     With `unit` every value must lie in [0, 1].
@@ -179,7 +179,7 @@ def array(shape: tuple[int | None, ...], dtype: type, *, unit: bool = False) -> 
         return f"{ends}{value.size - known.size} NaN"
 
     axis = [{"type": "integer", "minimum": 1} if n is None else {"const": n} for n in shape]
-    return Check(words, fits, {"prefixItems": axis}, describe=describe)
+    return Check(words, fits, {"prefixItems": axis}, optional, describe=describe)
 
 
 def crops() -> Check:
@@ -230,7 +230,9 @@ def own_dict(value: Any) -> Any:
     return dict(value) if isinstance(value, dict) else value
 
 
-def _same(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+def _same(a: np.ndarray[Any, Any] | None, b: np.ndarray[Any, Any] | None) -> bool:
+    if a is None or b is None:
+        return a is b
     return a.dtype == b.dtype and a.shape == b.shape and bool(np.array_equal(a, b))
 
 

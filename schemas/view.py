@@ -42,6 +42,11 @@ class PixelView:
     """Why each crop was chosen: "texture", "smooth", "random"."""
     width: int = attrs.field(validator=integer(1))
     height: int = attrs.field(validator=integer(1))
+    centre: NDArray[np.uint8] | None = attrs.field(
+        default=None, converter=read_only, eq=same_array, validator=array((None, None, 3), np.uint8, optional=True)
+    )
+    """RGB uint8 (h, w, 3): the middle of the picture, at most 336 px a side and native too, for detectors that were
+    published with one centre crop; None where there are no crops."""
 
     def __attrs_post_init__(self) -> None:
         n = len(self.crops)

@@ -36,10 +36,13 @@ CROP_KINDS = ("texture", "smooth", "random", "texture", "random")
 MAX_ASPECT = 4
 """The semantic view's longer side is at most this many times its size; a strip is scaled down further."""
 
+CENTRE = 336
+"""Side of the centre crop in pixels, with which DDA, AlignGemini's pixel branch (arXiv 2512.06746), is published."""
+
 _STRIDE = 4
 """Detail is measured at every fourth pixel both ways, between neighbours at native resolution."""
 
-_MOST_SHARED = 0.75
+_MOST_SHARED = 0.5
 """Share of a crop's area that a crop taken before may cover, in pictures that are too small for disjoint crops."""
 
 
@@ -198,7 +201,14 @@ def pixel_view(
         kinds=tuple(kinds),
         width=width,
         height=height,
+        centre=_centre(pixels) if boxes else None,
     )
+
+
+def _centre(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The middle (h, w, 3) of a picture, at most `CENTRE` px a side."""
+    top, left = (max(0, (n - CENTRE) // 2) for n in pixels.shape[:2])
+    return pixels[top : top + CENTRE, left : left + CENTRE].copy()
 
 
 def _rng(pixels: NDArray[np.uint8], seed: int) -> np.random.Generator:

@@ -1,4 +1,4 @@
-"""The pixel plugin: two strengths behind one interface, and a coarse map of where."""
+"""The pixel plugin: several strengths behind one interface, and a coarse map of where."""
 
 from __future__ import annotations
 
@@ -8,21 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import load_file
-from torch import Tensor, nn
 
-from tellsign.errors import SettingError, WeightsError
+from tellsign.errors import SettingError
 from tellsign.plugin import DetectorPlugin
 from tellsign.runtime import DeviceRuntime
 from tellsign.schemas import Box, Declaration, Evidence, PixelView, View
-from tellsign.towers import CLIP_VIT_B16, ClipTower, LoraSet, clip_vit_b16, clip_vit_b16_is_here
+from tellsign.towers import clip_vit_b16_is_here
 
-from .model import PixelHead, PixelModel
-from .quantise import unpack
+from .strengths import Bundled, Dda, Strength, Tower, batches, run
 
-WEIGHTS = Path(__file__).with_name("weights")
-STRENGTHS = ("auto", "tower", "bundled")
+STRENGTHS = ("auto", "tower", "bundled", "dda")
+SETTINGS = ("strength", "dda_weights", "download")
 CELLS = 64
 """Longest side of the map in cells."""
 
@@ -32,168 +28,80 @@ class PixelDetector(DetectorPlugin):
 
     Settings
     --------
-    strength : "auto", "tower" or "bundled"
+    strength : "auto", "tower", "bundled" or "dda"
         The tower model needs the CLIP tower (`tellsign models fetch clip-vit-b16`); the bundled one ships with the
-        package. "auto", the default, takes the tower model where the tower is on this machine.
+        package. "auto", the default, takes the tower model where the tower is on this machine. "dda" is the published
+        pixel branch of AlignGemini; the default fusion knows no calibration for it.
+    dda_weights : path
+        The published checkpoint; by default the one in the model hub's cache.
+    download : bool
+        Let "dda" fetch its 1.3 GB; default no.
     """
 
     def __init__(self, declaration: Declaration, settings: Mapping[str, object]) -> None:
         super().__init__(declaration, settings)
         for name in settings:
-            if name != "strength":
-                raise SettingError(f"settings of {declaration.name}", "strength", name)
-        strength = settings.get("strength", "auto")
-        if strength not in STRENGTHS:
-            raise SettingError("strength", f"one of {', '.join(STRENGTHS)}", strength)
-        self.strength = str(strength)
+            if name not in SETTINGS:
+                raise SettingError(f"settings of {declaration.name}", ", ".join(SETTINGS), name)
+        asked = settings.get("strength", "auto")
+        if asked not in STRENGTHS:
+            raise SettingError("strength", f"one of {', '.join(STRENGTHS)}", asked)
+        file = settings.get("dda_weights")
+        if not isinstance(file, str | Path | None):
+            raise SettingError("dda_weights", "a path", file)
+        download = settings.get("download", False)
+        if not isinstance(download, bool):
+            raise SettingError("download", "true or false", download)
+        self._dda = Dda(None if file is None else Path(file), download=download)
+        self._asked = asked
+        self.strength: Strength = self._dda if asked == "dda" else Tower() if asked == "tower" else Bundled()
 
     def setup(self, runtime: DeviceRuntime) -> None:
         """Decide which model speaks."""
-        if self.strength == "auto":
-            self.strength = "tower" if clip_vit_b16_is_here() else "bundled"
+        if self._asked == "auto" and clip_vit_b16_is_here():
+            self.strength = Tower()
 
     def detect(self, views: Sequence[View], runtime: DeviceRuntime) -> Sequence[Sequence[Evidence]]:
-        """Score each view's crops; a view without crops is not applicable."""
-        crops = [c for v in views if isinstance(v, PixelView) for c in v.crops]
-        if not crops:
-            return [[self._too_small(v)] for v in views]
-        logits, patches, name = self._score(crops, runtime)
+        """Score each view's crops; to a view without crops the plugin does not apply."""
+        mine = [v for v in views if isinstance(v, PixelView)]
+        if len(mine) != len(views):
+            raise TypeError("the pixel plugin takes PixelView only")
+        counts = [len(self.strength.crops(v)) for v in mine]
+        if not sum(counts):
+            return [[self._too_small(v)] for v in mine]
+        logits, patches = run(self.strength, [c for v in mine for c in self.strength.crops(v)], runtime)
         out: list[list[Evidence]] = []
-        taken = 0
-        for view in views:
-            if not isinstance(view, PixelView) or not view.crops:
-                out.append([self._too_small(view)])
-                continue
-            mine = slice(taken, taken + len(view.crops))
-            taken = mine.stop
-            logit = float(np.mean(logits[mine]))
-            heat = heat_map(view, patches[mine])
-            whole = Box(0, 0, view.width, view.height)
-            out.append(
-                [
-                    self.score(self.strength, _sigmoid(logit), logit=logit, model=name),
-                    self.map("traces", heat, box=whole, model=name),
-                ]
-            )
+        start = 0
+        for view, count in zip(mine, counts, strict=True):
+            part = slice(start, start + count)
+            start = part.stop
+            out.append(self._evidence(view, logits[part], patches[part]) if count else [self._too_small(view)])
         return out
+
+    def _evidence(
+        self, view: PixelView, logits: NDArray[np.float32], patches: Sequence[NDArray[np.float32]]
+    ) -> list[Evidence]:
+        logit = float(logits.astype(np.float64).mean())
+        model = self.strength.version
+        found: list[Evidence] = [self.score(self.strength.name, _probability(logit), logit=logit, model=model)]
+        if patches:
+            whole = Box(0, 0, view.width, view.height)
+            found.append(self.map("traces", heat_map(view, patches), box=whole, model=model))
+        return found
+
+    def _too_small(self, view: PixelView) -> Evidence:
+        return self.not_applicable(f"a picture of {view.width} x {view.height} px is too small for pixel evidence")
 
     def bench_forward(self, views: Sequence[View], runtime: DeviceRuntime) -> Callable[[], object]:
         """The bare forward passes of `detect` on prepared tensors, for `tellsign bench`."""
-        crops = [c for v in views if isinstance(v, PixelView) for c in v.crops]
-        batches = [torch.from_numpy(b).to(runtime.device) for b in _batches(crops, runtime.batch_size)]
+        crops = [c for v in views if isinstance(v, PixelView) for c in self.strength.crops(v)]
+        tensors = [torch.from_numpy(b).to(runtime.device) for b in batches(crops, runtime.batch_size)]
 
         def forward() -> object:
-            with self._model(runtime) as (model, _), torch.inference_mode():
-                return [model(b) for b in batches]
+            with self.strength.lent(runtime) as model, torch.inference_mode():
+                return [model(t) for t in tensors]
 
         return forward
-
-    def _too_small(self, view: View) -> Evidence:
-        width, height = (view.width, view.height) if isinstance(view, PixelView) else (0, 0)
-        return self.not_applicable(f"a picture of {width} x {height} px is too small for pixel evidence")
-
-    def _score(
-        self, crops: Sequence[NDArray[np.uint8]], runtime: DeviceRuntime
-    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]], str]:
-        logits: list[NDArray[np.float32]] = []
-        patches: list[NDArray[np.float32]] = []
-        with self._model(runtime) as (model, name), torch.inference_mode():
-            for batch in _batches(crops, runtime.batch_size):
-                logit, patch = model(torch.from_numpy(batch).to(runtime.device))
-                logits.append(logit.cpu().numpy())
-                patches += list(patch.cpu().numpy())
-        return np.concatenate(logits), patches, name
-
-    def _model(self, runtime: DeviceRuntime) -> _Lent:
-        return _Lent(self.strength, runtime)
-
-
-class _Lent:
-    """The model of one strength for the body of a `with`; the tower itself is shared with other plugins."""
-
-    def __init__(self, strength: str, runtime: DeviceRuntime) -> None:
-        self.strength, self.runtime = strength, runtime
-
-    def __enter__(self) -> tuple[PixelModel, str]:
-        from contextlib import ExitStack
-
-        self.stack = ExitStack()
-        with self.stack as stack:
-            if self.strength == "bundled":
-                model = stack.enter_context(self.runtime.use("pixel-bundled", load_bundled))
-                assert isinstance(model, PixelModel)
-            else:
-                tower = stack.enter_context(self.runtime.use(CLIP_VIT_B16, clip_vit_b16))
-                adapter = stack.enter_context(self.runtime.use("pixel-tower", load_adapter))
-                assert isinstance(tower, ClipTower)
-                assert isinstance(adapter, Adapter)
-                model = PixelModel(tower, adapter.lora, adapter.head)
-            self.stack = stack.pop_all()
-        return model, version_of(self.strength)
-
-    def __exit__(self, *error: object) -> None:
-        self.stack.close()
-
-
-class Adapter(nn.Module):
-    """Updates and head of the tower model, without the tower."""
-
-    def __init__(self, lora: LoraSet, head: PixelHead) -> None:
-        super().__init__()
-        self.lora, self.head = lora, head
-
-
-def load_adapter(file: Path | None = None) -> Adapter:
-    """Read the tower model's updates and head (`weights/pixel-tower.safetensors` unless said otherwise).
-
-    Raises
-    ------
-    WeightsError
-        The file is missing, damaged, or not of this kind.
-    """
-    state, notes = _read(file or WEIGHTS / "pixel-tower.safetensors")
-    return Adapter(*_adapter(state, notes))
-
-
-def load_bundled(file: Path | None = None) -> PixelModel:
-    """Read the bundled model (`weights/pixel-bundled.safetensors` unless said otherwise).
-
-    Raises
-    ------
-    WeightsError
-        The file is missing, damaged, or not of this kind.
-    """
-    state, notes = _read(file or WEIGHTS / "pixel-bundled.safetensors")
-    lora, head = _adapter(state, notes)
-    trunk = unpack({k.removeprefix("tower."): v for k, v in state.items() if k.startswith("tower.")})
-    return PixelModel(ClipTower.from_state_dict(trunk), lora, head)
-
-
-def version_of(strength: str) -> str:
-    """Name and version of the weights of one strength, as evidence carries it."""
-    with safe_open(WEIGHTS / f"pixel-{strength}.safetensors", "pt") as file:
-        return f"pixel-{strength} {(file.metadata() or {}).get('version', '?')}"
-
-
-def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(file, "pt") as handle:
-            notes = dict(handle.metadata() or {})
-        return load_file(file), notes
-    except FileNotFoundError as error:
-        raise WeightsError(str(file), "the file is not there") from error
-    except Exception as error:  # safetensors raises its own class for a damaged header, OSError for the rest
-        raise WeightsError(str(file), f"cannot be read as safetensors: {error}") from error
-
-
-def _adapter(state: Mapping[str, Tensor], notes: Mapping[str, str]) -> tuple[LoraSet, PixelHead]:
-    blocks = [int(b) for b in notes["blocks"].split(",")]
-    width = state["head.weight"].shape[2]
-    lora = LoraSet.for_tower(width, range(1, max(blocks) + 1), rank=int(notes["rank"]), alpha=float(notes["alpha"]))
-    head = PixelHead(blocks, width)
-    lora.load_state_dict({k.removeprefix("lora."): v.float() for k, v in state.items() if k.startswith("lora.")})
-    head.load_state_dict({k.removeprefix("head."): v.float() for k, v in state.items() if k.startswith("head.")})
-    return lora, head
 
 
 def heat_map(view: PixelView, patches: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -219,20 +127,11 @@ def heat_map(view: PixelView, patches: Sequence[NDArray[np.float32]]) -> NDArray
         x = box.left + (np.arange(columns) + 0.5) * box.width / columns
         i = np.minimum((y / view.height * shape[0]).astype(int), shape[0] - 1)
         j = np.minimum((x / view.width * shape[1]).astype(int), shape[1] - 1)
-        np.add.at(total, np.ix_(i, j), 1 / (1 + np.exp(-np.clip(patch, -30, 30))))
+        np.add.at(total, np.ix_(i, j), _probability(patch))
         np.add.at(count, np.ix_(i, j), 1)
     return (total / np.maximum(count, 1)).astype(np.float32)
 
 
-def _sigmoid(x: float) -> float:
-    return float(1 / (1 + np.exp(-np.clip(x, -30, 30))))
-
-
-def _batches(crops: Sequence[NDArray[np.uint8]], size: int) -> list[NDArray[np.uint8]]:
-    """Stacks of at most `size` crops of one shape; views of small pictures have smaller crops."""
-    out: list[list[NDArray[np.uint8]]] = []
-    for crop in crops:
-        if not out or len(out[-1]) == size or out[-1][0].shape != crop.shape:
-            out.append([])
-        out[-1].append(crop)
-    return [np.stack(b) for b in out]
+def _probability(logit: float | NDArray[np.float32]) -> NDArray[np.float64]:
+    """The logistic function, without overflow."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(np.asarray(logit, np.float64), -30, 30))))

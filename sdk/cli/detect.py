@@ -14,6 +14,7 @@ import attrs
 import typer
 
 from .common import console, told_errors
+from .settings import Settings, parse_settings
 
 if TYPE_CHECKING:
     from tellsign.report.page import Page
@@ -96,6 +97,7 @@ def detect(
         bool, typer.Option("--files-from-stdin", help="Read paths from stdin, one per line or separated by NUL.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar; one line per picture.")] = False,
+    settings: Settings = None,
 ) -> None:
     """Say of each picture whether it is authentic, AI-generated, AI-edited or tampered with, how sure that is, and why.
 
@@ -112,6 +114,7 @@ def detect(
         page = _page(report, len(sources))
         say = _printer(as_json=as_json, quiet=quiet, many=len(sources) > 1, report=report)
         options: dict[str, Any] = {"device": device, "stability_probe": stability, "error_rate": error_rate}
+        options["settings"] = parse_settings(settings)
         if plugin:
             options["plugins"] = plugin
         if prior is not None:

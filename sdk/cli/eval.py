@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from .common import console, fail, told_errors
+from .settings import Settings, parse_settings
 
 
 def command(
@@ -45,6 +46,11 @@ def command(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of --limit, the bootstrap and --normalise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    stability: Annotated[
+        bool,
+        typer.Option("--stability/--no-stability", help="Look at each picture saved again, as detect does."),
+    ] = True,
+    settings: Settings = None,
 ) -> None:
     """Measure the verdicts on labelled pictures: ranking, calibration, abstention, false accusations.
 
@@ -72,7 +78,7 @@ def command(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         told_errors(),
-        Detector(device=device) as detector,
+        Detector(device=device, stability_probe=stability, settings=parse_settings(settings)) as detector,
         Progress(*columns, console=console(stderr=True), transient=True) as bar,
     ):
         task = bar.add_task("scoring", total=len(dataset.items) * len(chosen))

@@ -21,7 +21,8 @@ def perceptual_hash(pixels: NDArray[np.uint8]) -> np.uint64:
 
     small = np.asarray(Image.fromarray(pixels).convert("L").resize((32, 32), Image.Resampling.LANCZOS), np.float64)
     low = scipy.fft.dctn(small, norm="ortho")[:8, :8]
-    return np.packbits((low > np.median(low)).ravel()).view(">u8")[0].astype(np.uint64)
+    bits = (low > np.median(low)).ravel()
+    return np.uint64(int.from_bytes(np.packbits(bits).tobytes(), "big"))
 
 
 def near_pairs(hashes: NDArray[np.uint64], distance: int = NEAR) -> list[tuple[int, int]]:

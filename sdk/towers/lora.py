@@ -62,7 +62,8 @@ class LoraSet(nn.Module):
     def delta(self, name: str) -> Tensor:
         """The update as a matrix (outputs, inputs): what merging it would add to the weight."""
         key = _key(name)
-        return self.up[key] @ self.down[key] * self.scale
+        change: Tensor = self.up[key] @ self.down[key] * self.scale
+        return change
 
 
 def _key(name: str) -> str:

@@ -252,7 +252,7 @@ def test_provenance_and_file_facts_do_not_move_the_score(bundle, toys):
 
 def test_coverage_of_new_pictures_of_the_same_kind_under_every_pattern(bundle, toys):
     new = toys.four_table(n=10000, seed=5)
-    found = {0.05: [], 0.1: [], 0.2: []}
+    found = {0.05: [], 0.1: []}
     for plugins in subsets(toys)[1:]:
         odds = bundle.log_odds("p_ai", new.rows, plugins)
         for label, y in ((Label.AUTHENTIC, 0), (Label.AI_GENERATED, 1)):
@@ -263,7 +263,7 @@ def test_coverage_of_new_pictures_of_the_same_kind_under_every_pattern(bundle, t
     for rate, shares in found.items():
         # With 160 calibration pictures of a label the coverage itself has a spread of .02 to .03.
         assert np.mean(shares) >= 1 - rate - 0.02
-        assert min(shares) >= 1 - rate - 0.1
+        assert min(shares) >= 1 - rate - 0.06
 
 
 def test_a_mask_share_makes_a_picture_edited(toys, logistic):

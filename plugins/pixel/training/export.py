@@ -21,6 +21,7 @@ def _notes(recipe: Mapping[str, object], blocks: object, version: str) -> dict[s
         "rank": str(recipe["rank"]),
         "alpha": str(recipe["alpha"]),
         "version": version,
+        "ratio": "4",
         "recipe": json.dumps(recipe, sort_keys=True),
     }
 

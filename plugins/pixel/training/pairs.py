@@ -1,10 +1,10 @@
 """Aligned pairs: one content, with and without a decoder's traces, and nothing else to tell them apart.
 
-The recipe is DDA's (Dual Data Alignment, the pixel branch of AlignGemini; science.md 1.3) with three additions that the
-project's data made necessary. The base's history is erased first (scaled down with a random phase and kernel), since a
-JPEG's block grid survives in the base and not in its round trip. The round trip's radial spectrum is set to the
-base's, since a tiny autoencoder softens and a detector would learn softness. And the real side is often a non-neural
-twin (blurred, or scaled down and up), so that smoothing as such is labelled real.
+The recipe is DDA's (Dual Data Alignment, arXiv 2505.14359, the pixel branch of AlignGemini) with three additions that
+the project's data made necessary. The base's history is erased first (scaled down with a random phase and kernel):
+a JPEG's block grid survives in the base and not in its round trip. The round trip's radial spectrum is set to the
+base's: a tiny autoencoder softens, and a detector would learn softness. And both members are often replaced by
+non-neural twins (blurred, or scaled down and up), so that the trace is learned on smoothed pictures too.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from tellsign import decode
 from tellsign.data.duplicates import near_pairs, perceptual_hash
 from tellsign.data.normalise import MINIMUM, WINDOW, window
 from tellsign.data.rows import SPLITS, PictureRow
-from tellsign import decode
 from tellsign.errors import DecodeError
 
 from .autoencoders import NAMES, Autoencoder
@@ -113,10 +113,7 @@ def pairs(
     import torch
 
     rng = np.random.default_rng(seed)
-    models = [
-        Autoencoder.load(weights, n).bfloat16().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for n in NAMES
-    ]
+    models = [Autoencoder.load(weights, n).bfloat16().to(memory_format=torch.channels_last) for n in NAMES]
     reals: list[NDArray[np.uint8]] = []
     fakes: list[NDArray[np.uint8]] = []
     made: list[tuple[str, str]] = []

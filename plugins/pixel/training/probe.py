@@ -52,7 +52,7 @@ def tower_features(tower: ClipTower, crops: NDArray[np.uint8]) -> NDArray[np.flo
     float16 array of (n, depth, 2, width)
     """
     x = tower.embed(clip_input(torch.from_numpy(crops).to(tower.conv1.weight.device)))
-    x = x.to(tower.transformer.resblocks[0].ln_1.weight.dtype)
+    x = x.to(next(tower.transformer.parameters()).dtype)
     out = []
     for block in tower.transformer.resblocks:
         x = block(x, None, "")
@@ -78,12 +78,12 @@ def residual_features(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
     square5 = np.array(
         [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]], np.float32
     )
-    kernels = [
+    kernels: list[NDArray[np.float32]] = [
         np.array(k, np.float32)
         for k in ([[-1, 1]], [[1, -2, 1]], [[1, -3, 3, -1]], [[-1], [1]], [[1], [-2], [1]], [[1], [-3], [3], [-1]])
     ]
-    diagonal = np.diag(np.array([1, -2, 1], np.float32))
-    kernels += [diagonal, diagonal[:, ::-1], square3, square5 / 12]
+    diagonal = np.array([[1, 0, 0], [0, -2, 0], [0, 0, 1]], np.float32)
+    kernels += [diagonal, np.ascontiguousarray(diagonal[:, ::-1]), square3, (square5 / 12).astype(np.float32)]
     luma = torch.from_numpy(crops).float() @ torch.tensor([0.299, 0.587, 0.114])
     out: list[torch.Tensor] = []
     for kernel in kernels:

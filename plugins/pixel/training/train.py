@@ -64,7 +64,8 @@ class Recipe:
     @classmethod
     def parse(cls, text: str) -> Recipe:
         """From JSON; what it does not name stays at its default."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()})
+        told: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
+        return cls(**told)
 
     @classmethod
     def read(cls, run: Path) -> Recipe:
@@ -172,7 +173,7 @@ def forward(tower: ClipTower, run: Run, crops: NDArray[np.uint8], *, only: str |
     """Logits of the deep and the early head, float32 (n,) each; with `only`, both are that head's."""
     device = tower.conv1.weight.device
     x = tower.embed(clip_input(torch.from_numpy(crops).to(device)))
-    x = x.to(tower.transformer.resblocks[0].ln_1.weight.dtype)
+    x = x.to(next(tower.transformer.parameters()).dtype)
     wanted = {b for name in ("deep", "early") if only in (None, name) for b in getattr(run, name).blocks}
     tokens = {}
     for number, block in enumerate(tower.transformer.resblocks[: max(wanted)], start=1):

@@ -1,0 +1,104 @@
+"""Reads the two weights files that ship with the plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tellsign.errors import WeightsError
+from tellsign.towers import ClipTower, LoraSet
+
+from .model import PixelHead, PixelModel
+from .quantise import unpack
+
+FOLDER = Path(__file__).with_name("weights")
+TOWER = FOLDER / "pixel-tower.safetensors"
+BUNDLED = FOLDER / "pixel-bundled.safetensors"
+
+
+class Adapter(nn.Module):
+    """Updates and head of the tower model, without the tower."""
+
+    def __init__(self, lora: LoraSet, head: PixelHead) -> None:
+        super().__init__()
+        self.lora, self.head = lora, head
+
+
+def load_adapter(file: Path = TOWER) -> Adapter:
+    """Read the tower model's updates and head.
+
+    Raises
+    ------
+    WeightsError
+        The file is missing, damaged, or not of this kind.
+    """
+    state, notes = _read(file)
+    return Adapter(*_adapter(file, state, notes))
+
+
+def load_bundled(file: Path = BUNDLED) -> PixelModel:
+    """Read the bundled model: its own trunk in four bits, updates and head.
+
+    Raises
+    ------
+    WeightsError
+        The file is missing, damaged, or not of this kind.
+    """
+    state, notes = _read(file)
+    lora, head = _adapter(file, state, notes)
+    try:
+        trunk = unpack({k.removeprefix("tower."): v for k, v in state.items() if k.startswith("tower.")})
+        return PixelModel(ClipTower.from_state_dict(trunk), lora, head)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise WeightsError(str(file), f"does not hold the bundled model's trunk: {error}") from error
+
+
+@cache
+def version_of(file: Path) -> str:
+    """Name and version of a weights file, as evidence carries it.
+
+    Raises
+    ------
+    WeightsError
+        The file is missing or damaged.
+    """
+    return f"{file.stem} {_read_notes(file).get('version', '?')}"
+
+
+def _read_notes(file: Path) -> dict[str, str]:
+    try:
+        with safe_open(file, "pt") as handle:
+            return dict(handle.metadata() or {})
+    except FileNotFoundError as error:
+        raise WeightsError(str(file), "the file is not there") from error
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(str(file), f"cannot be read as safetensors: {error}") from error
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    notes = _read_notes(file)
+    return load_file(file), notes
+
+
+def _adapter(file: Path, state: Mapping[str, Tensor], notes: Mapping[str, str]) -> tuple[LoraSet, PixelHead]:
+    try:
+        blocks = [int(b) for b in notes["blocks"].split(",")]
+        width = state["head.weight"].shape[2]
+        lora = LoraSet.for_tower(
+            width,
+            range(1, max(blocks) + 1),
+            rank=int(notes["rank"]),
+            alpha=float(notes["alpha"]),
+            ratio=float(notes["ratio"]),
+        )
+        head = PixelHead(blocks, width)
+        lora.load_state_dict({k.removeprefix("lora."): v.float() for k, v in state.items() if k.startswith("lora.")})
+        head.load_state_dict({k.removeprefix("head."): v.float() for k, v in state.items() if k.startswith("head.")})
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        raise WeightsError(str(file), f"does not hold the pixel plugin's updates and head: {error}") from error
+    return lora, head
