@@ -53,6 +53,12 @@ class TinyRun:
         )
 
 
+@pytest.fixture(scope="session")
+def make_tower():
+    """Function that makes the tiny tower's tensors, anew at every call."""
+    return tower_state
+
+
 @pytest.fixture
 def tiny_run(tmp_path):
     return TinyRun(tmp_path / "run")

@@ -20,7 +20,7 @@ def test_a_gaussian_matrix_comes_back_within_15_percent():
     groups = weight.reshape(96, -1, GROUP)
     scale = groups.abs().amax(dim=2, keepdim=True) / 7
     plain = ((groups / scale).round() * scale).reshape(weight.shape)
-    assert (back - weight).norm() < (plain - weight).norm()
+    assert (back - weight).norm() < 0.97 * (plain - weight).norm()
 
 
 def test_what_the_levels_can_say_comes_back_exactly():

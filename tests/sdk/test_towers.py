@@ -171,7 +171,15 @@ def test_a_middle_tower_needs_no_last_norm_and_no_projection(tower, x):
 
 @pytest.mark.parametrize(
     "name",
-    ["class_embedding", "ln_pre.bias", "transformer.resblocks.1.attn.out_proj.weight"],
+    [
+        "class_embedding",
+        "ln_pre.bias",
+        "transformer.resblocks.1.attn.out_proj.weight",
+        pytest.param(
+            "transformer.resblocks.0.mlp.c_fc.weight",
+            marks=pytest.mark.xfail(raises=KeyError, reason="its shape is read before it is looked for"),
+        ),
+    ],
 )
 def test_a_missing_tensor_is_named(tower, name):
     state = tower.state_dict()
@@ -256,14 +264,14 @@ def test_damaged_shared_weights_are_named(tower, tmp_path, monkeypatch):
 
 
 def test_an_update_by_hand():
-    lora = LoraSet({"m": (2, 3)}, rank=1, alpha=2)
+    lora = LoraSet({"m": (2, 3)}, rank=2, alpha=6)
     with torch.no_grad():
-        lora.down["m"].copy_(torch.tensor([[1.0, 2.0]]))
-        lora.up["m"].copy_(torch.tensor([[1.0], [0.0], [-1.0]]))
-    # A x = 1*3 + 2*4 = 11, B A x = (11, 0, -11), and alpha / r doubles it.
+        lora.down["m"].copy_(torch.tensor([[1.0, 2.0], [0.0, 1.0]]))
+        lora.up["m"].copy_(torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0]]))
+    # A x = (1*3 + 2*4, 4) = (11, 4), B A x = (11, 8, -11), and alpha / r makes it three times that.
     got = lora.add("m", torch.tensor([[3.0, 4.0]]), torch.ones(1, 3))
-    assert got.tolist() == [[23.0, 1.0, -21.0]]
-    assert lora.delta("m").tolist() == [[2.0, 4.0], [0.0, 0.0], [-2.0, -4.0]]
+    assert got.tolist() == [[34.0, 25.0, -32.0]]
+    assert lora.delta("m").tolist() == [[3.0, 6.0], [0.0, 6.0], [-3.0, -6.0]]
 
 
 def test_updates_start_at_nothing(tower, x):

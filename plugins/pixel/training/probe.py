@@ -74,7 +74,7 @@ def residual_features(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
     -------
     float32 array of (n, k)
     """
-    square3 = np.array([[-1, 2, -1], [2, -4, 2], [-1, 2, -1]], np.float32) / 4
+    square3 = (np.array([[-1, 2, -1], [2, -4, 2], [-1, 2, -1]]) / 4).astype(np.float32)
     square5 = np.array(
         [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]], np.float32
     )
@@ -112,7 +112,7 @@ def extract(
         done = (len(table.read_text().splitlines()) - 1) // 16 * 16
         store = np.lib.format.open_memmap(array, "r+")
     else:
-        sample = compute(scored_crop(windows, 0)[None])
+        sample = compute(np.stack([scored_crop(windows, 0)]))
         store = np.lib.format.open_memmap(array, "w+", sample.dtype, (len(jobs), *sample.shape[1:]))
     lines = ["row,index,condition"] + [f"{k},{i},{c}" for k, (i, c) in enumerate(jobs[:done])]
     table.write_text("\n".join(lines) + "\n")

@@ -319,6 +319,9 @@ def _loop(
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
         average, first = state["average"], state["step"]
+        # Steps after the checkpoint are done again, and told once.
+        kept = [line for line in (out / "curve.csv").read_text().splitlines()[1:] if int(line.split(",")[0]) < first]
+        (out / "curve.csv").write_text("\n".join([",".join(("step", "seconds", *PARTS)), *kept]) + "\n")
     else:
         (out / "curve.csv").write_text(",".join(("step", "seconds", *PARTS)) + "\n")
     begun = time.monotonic()
