@@ -207,7 +207,8 @@ def pixel_view(
 
 def _centre(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The middle (h, w, 3) of a picture, at most `CENTRE` px a side."""
-    top, left = (max(0, (n - CENTRE) // 2) for n in pixels.shape[:2])
+    # Rounded as torchvision's CenterCrop does it, with which DDA is published.
+    top, left = (round(max(0, n - CENTRE) / 2) for n in pixels.shape[:2])
     return pixels[top : top + CENTRE, left : left + CENTRE].copy()
 
 

@@ -116,7 +116,7 @@ def heat_map(view: PixelView, patches: Sequence[NDArray[np.float32]]) -> NDArray
     Returns
     -------
     float32 array of (rows, columns), at most 64 a side
-        Mean patch probability per cell; 0 where no crop lies, since nothing was looked at there.
+        Mean probability of the smoothed patch logits per cell; 0 where no crop lies: nothing was looked at there.
     """
     cell = max(16.0, max(view.width, view.height) / CELLS)
     shape = (max(1, round(view.height / cell)), max(1, round(view.width / cell)))
@@ -127,9 +127,17 @@ def heat_map(view: PixelView, patches: Sequence[NDArray[np.float32]]) -> NDArray
         x = box.left + (np.arange(columns) + 0.5) * box.width / columns
         i = np.minimum((y / view.height * shape[0]).astype(int), shape[0] - 1)
         j = np.minimum((x / view.width * shape[1]).astype(int), shape[1] - 1)
-        np.add.at(total, np.ix_(i, j), _probability(patch))
+        np.add.at(total, np.ix_(i, j), _probability(smooth(patch)))
         np.add.at(count, np.ix_(i, j), 1)
     return (total / np.maximum(count, 1)).astype(np.float32)
+
+
+def smooth(patch: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each patch logit averaged with its neighbours, (rows, columns): a single patch of 16 px says little."""
+    padded = np.pad(patch, 1, mode="edge")
+    rows, columns = patch.shape
+    windows = [padded[i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
+    return np.asarray(np.mean(windows, axis=0), np.float32)
 
 
 def _probability(logit: float | NDArray[np.float32]) -> NDArray[np.float64]:

@@ -24,7 +24,7 @@ BUNDLED = FOLDER / "pixel-bundled.safetensors"
 class Adapter(nn.Module):
     """Updates and head of the tower model, without the tower."""
 
-    def __init__(self, lora: LoraSet, head: PixelHead) -> None:
+    def __init__(self, lora: LoraSet | None, head: PixelHead) -> None:
         super().__init__()
         self.lora, self.head = lora, head
 
@@ -85,19 +85,22 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return load_file(file), notes
 
 
-def _adapter(file: Path, state: Mapping[str, Tensor], notes: Mapping[str, str]) -> tuple[LoraSet, PixelHead]:
+def _adapter(file: Path, state: Mapping[str, Tensor], notes: Mapping[str, str]) -> tuple[LoraSet | None, PixelHead]:
     try:
         blocks = [int(b) for b in notes["blocks"].split(",")]
         width = state["head.weight"].shape[2]
-        lora = LoraSet.for_tower(
-            width,
-            range(1, max(blocks) + 1),
-            rank=int(notes["rank"]),
-            alpha=float(notes["alpha"]),
-            ratio=float(notes["ratio"]),
-        )
         head = PixelHead(blocks, width)
-        lora.load_state_dict({k.removeprefix("lora."): v.float() for k, v in state.items() if k.startswith("lora.")})
+        lora: LoraSet | None = None
+        if int(notes["rank"]):
+            lora = LoraSet.for_tower(
+                width,
+                range(1, max(blocks) + 1),
+                rank=int(notes["rank"]),
+                alpha=float(notes["alpha"]),
+                ratio=float(notes["ratio"]),
+            )
+            updates = {k.removeprefix("lora."): v.float() for k, v in state.items() if k.startswith("lora.")}
+            lora.load_state_dict(updates)
         head.load_state_dict({k.removeprefix("head."): v.float() for k, v in state.items() if k.startswith("head.")})
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
         raise WeightsError(str(file), f"does not hold the pixel plugin's updates and head: {error}") from error

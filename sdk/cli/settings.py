@@ -28,6 +28,6 @@ def parse_settings(given: Iterable[str] | None) -> dict[str, dict[str, object]]:
             raise typer.BadParameter(f"takes PLUGIN.NAME=VALUE, got {text!r}", param_hint="--set")
         try:
             out.setdefault(plugin, {})[name] = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # not JSON, or a number or nesting that nobody means
             out.setdefault(plugin, {})[name] = value
     return out

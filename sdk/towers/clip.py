@@ -163,14 +163,16 @@ class ClipTower(nn.Module):
         if not 1 <= depth <= blocks:
             raise ValueError(f"depth takes 1 to {blocks} for this state, got {depth}")
         width, _, patch, _ = state["conv1.weight"].shape
+        # Without it the check below names what is missing.
+        hidden = state.get("transformer.resblocks.0.mlp.c_fc.weight")
         tower = cls(
             depth=depth,
             width=width,
-            heads=width // 64,
+            heads=max(1, width // 64),
             patch=patch,
             size=patch * int((state["positional_embedding"].shape[0] - 1) ** 0.5),
             projection=state["proj"].shape[1] if "proj" in state else 1,
-            ratio=state["transformer.resblocks.0.mlp.c_fc.weight"].shape[0] / width,
+            ratio=4.0 if hidden is None else hidden.shape[0] / width,
         )
         own = tower.state_dict()
         # A shallow tower is used for its middle tokens: it may come without the last norm and the projection.

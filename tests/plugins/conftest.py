@@ -26,12 +26,12 @@ def tower_state(seed=0, *, width=WIDTH, depth=DEPTH):
 class TinyRun:
     """A finished training run that nobody trained: random updates and heads on the tiny tower."""
 
-    def __init__(self, folder, *, deep=(2, 3), early=(1, 2), seed=1):
+    def __init__(self, folder, *, deep=(2, 3), early=(1, 2), rank=2, seed=1):
         from tellsign.plugins.pixel.training.train import Recipe, Run
 
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.tower = folder, tower_state()
-        self.recipe = Recipe(deep=deep, early=early, rank=2, alpha=4.0)
+        self.recipe = Recipe(deep=deep, early=early, rank=rank, alpha=4.0)
         run = Run(self.recipe, WIDTH)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -62,6 +62,12 @@ def make_tower():
 @pytest.fixture
 def tiny_run(tmp_path):
     return TinyRun(tmp_path / "run")
+
+
+@pytest.fixture
+def headed_run(tmp_path):
+    """A run without updates: heads on the tower as it is, which is what `fit` writes."""
+    return TinyRun(tmp_path / "headed", rank=0)
 
 
 @pytest.fixture

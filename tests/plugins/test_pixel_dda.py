@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import attrs
 import numpy as np
@@ -13,9 +14,15 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from tellsign.errors import WeightsError
+from tellsign.errors import SettingError, WeightsError
+from tellsign.fusion.features import feature_row
 from tellsign.plugin import UnavailableError
 from tellsign.plugins.pixel import dda
+from tellsign.plugins.pixel.detector import PixelDetector
+from tellsign.runtime import DeviceRuntime
+from tellsign.schemas import Declaration, NotApplicable, Picture, ScoreEvidence
+from tellsign.schemas.codec import loads
+from tellsign.views import pixel_view
 
 WIDTH, DEPTH, PATCH, GRID = 128, 2, 14, 5
 B = "base_model.model."
@@ -417,6 +424,115 @@ def test_an_unreachable_hub_and_another_file_are_typed_errors(hub, monkeypatch):
 def test_versions_name_the_weights(tmp_path):
     assert dda.dda_version() == "dda 4390d902"
     assert dda.dda_version(tmp_path / "mine.pth") == "dda mine.pth"
+
+
+# -- as a strength of the plugin -----------------------------------------------------------------------------------
+
+DECLARATION = loads((Path(dda.__file__).parent / "tellsign.json").read_text(), Declaration)
+
+
+def picture(height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    return Picture(pixels=rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def plugin(runtime, **settings):
+    made = PixelDetector(DECLARATION, {"strength": "dda"} | settings)
+    made.setup(runtime)
+    return made
+
+
+@pytest.fixture
+def runtime():
+    return DeviceRuntime("cpu", batch_size=4)
+
+
+@pytest.mark.parametrize("size", [(336, 336), (338, 500), (371, 515), (340, 339), (600, 343), (200, 401), (128, 130)])
+def test_the_plugin_scores_the_published_crop_of_the_whole_picture(tmp_path, runtime, size):
+    """What the view hands over must be what torchvision's `CenterCrop` would have cut out of the picture."""
+    state, seen = published(), picture(*size)
+    file = write(tmp_path, state, "checkpoint")
+    (answer,) = plugin(runtime, dda_weights=file).detect([pixel_view(seen, key="k")], runtime)
+    (score,) = answer  # and no map: the model reads its class token only
+    assert isinstance(score, ScoreEvidence)
+    assert (score.plugin, score.name, score.model) == ("pixel", "dda", "dda dda.pth")
+    with torch.inference_mode():
+        want = reference_logit(state, torch.from_numpy(seen.pixels.copy())[None]).item()
+    assert score.logit == pytest.approx(want, abs=1e-4)
+    assert score.score == pytest.approx(1 / (1 + math.exp(-want)), abs=1e-4)
+
+
+def test_one_crop_a_picture_and_answers_in_their_places(tmp_path, runtime, monkeypatch):
+    stacks = []
+    original = dda.DdaModel.forward
+
+    def watched(model, crops):
+        stacks.append(tuple(crops.shape))
+        return original(model, crops)
+
+    monkeypatch.setattr(dda.DdaModel, "forward", watched)
+    one = plugin(runtime, dda_weights=str(write(tmp_path, published(), "safetensors")))
+    sizes = [(400, 400), (127, 500), (336, 700), (200, 300), (1, 1), (500, 400)]
+    views = [pixel_view(picture(*s, seed=i), key=f"{i}") for i, s in enumerate(sizes)]
+    together = one.detect(views, runtime)
+    assert stacks == [(2, 336, 336, 3), (1, 200, 300, 3), (1, 336, 336, 3)]
+    assert [[type(e) for e in a] for a in together] == [
+        [NotApplicable if min(s) < 128 else ScoreEvidence] for s in sizes
+    ]
+    for view, answer in zip(views, together, strict=True):
+        ((alone,),) = one.detect([view], runtime)
+        if isinstance(alone, ScoreEvidence):
+            assert answer[0].logit == pytest.approx(alone.logit, abs=1e-4)
+    assert runtime.counters.builds == {f"pixel-dda:{tmp_path / 'dda.safetensors'}": 1}
+
+
+def test_the_default_fusion_has_no_column_for_it(tmp_path, runtime):
+    one = plugin(runtime, dda_weights=write(tmp_path, published(), "checkpoint"))
+    (answer,) = one.detect([pixel_view(picture(336, 336), key="k")], runtime)
+    row = feature_row(answer, {"pixel": DECLARATION}, "p_ai")
+    assert row
+    assert all(math.isnan(v) for v in row.values())
+
+
+def test_nothing_is_downloaded_unless_the_setting_says_so(hub, runtime):
+    seen = [pixel_view(picture(336, 340), key="k")]
+    with pytest.raises(UnavailableError, match="dda_weights"):
+        plugin(runtime).detect(seen, runtime)
+    assert [c[-1] for c in hub.calls] == [True]
+    ((score,),) = plugin(runtime, download=True).detect(seen, runtime)
+    assert [c[-1] for c in hub.calls] == [True, True, False]
+    assert score.model == "dda 4390d902"
+
+
+def test_a_file_that_is_not_there_is_named_when_it_speaks(tmp_path, runtime):
+    one = plugin(runtime, dda_weights=tmp_path / "none.pth")
+    with pytest.raises(WeightsError, match="not there") as caught:
+        one.detect([pixel_view(picture(336, 340), key="k")], runtime)
+    assert caught.value.file == str(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"strength": "DDA"}, "strength takes one of auto, tower, bundled, dda, got 'DDA'"),
+        ({"dda_weights": 7}, "dda_weights takes a path, got 7"),
+        ({"dda_weights": b"dda.pth"}, "dda_weights takes a path, got b'dda.pth'"),
+        ({"download": 1}, "download takes true or false, got 1"),
+        ({"dda_weigths": "x"}, "settings of pixel takes strength, dda_weights, download, got 'dda_weigths'"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_read(settings, told):
+    with pytest.raises(SettingError, match=told):
+        PixelDetector(DECLARATION, {"strength": "dda"} | settings)
+
+
+def test_the_bare_forward_for_bench_is_the_models(tmp_path, runtime):
+    one = plugin(runtime, dda_weights=write(tmp_path, published(), "checkpoint"))
+    views = [pixel_view(picture(400, 400), key="k"), pixel_view(picture(5, 5), key="l")]
+    ((logit, where),) = one.bench_forward(views, runtime)()
+    assert where is None
+    ((score,),) = one.detect(views[:1], runtime)
+    assert logit.tolist() == pytest.approx([score.logit], abs=1e-4)
 
 
 def test_a_trained_model_goes_out_and_comes_back(tmp_path):

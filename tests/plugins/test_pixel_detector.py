@@ -14,7 +14,7 @@ from tellsign.fusion.features import feature_row
 from tellsign.plugin import UnavailableError
 from tellsign.plugins import pixel
 from tellsign.plugins.pixel import strengths, weights_files
-from tellsign.plugins.pixel.detector import CELLS, STRENGTHS, PixelDetector, heat_map
+from tellsign.plugins.pixel.detector import CELLS, STRENGTHS, PixelDetector, heat_map, smooth
 from tellsign.plugins.pixel.strengths import batches
 from tellsign.runtime import DeviceRuntime
 from tellsign.schemas import (
@@ -254,13 +254,26 @@ def test_the_map_lies_where_the_crops_lie():
     assert found.max() < 1e-9
 
 
-def test_one_hot_patch_shows_in_its_cell():
-    patch = np.full((8, 8), -30, np.float32)
-    patch[6, 1] = 0.0
+def test_one_hot_patch_shows_in_its_cell_and_its_neighbours():
+    patch = np.zeros((8, 8), np.float32)
+    patch[5, 2] = 18.0  # averaged over 3 x 3 patches: a logit of 2
     found = heat_map(crop_view(256, 256, Box(64, 128, 192, 256)), [patch])
-    assert found[8 + 6, 4 + 1] == pytest.approx(0.5)
-    found[8 + 6, 4 + 1] = 0
-    assert found.max() < 1e-9
+    expected = np.zeros((16, 16))
+    expected[8:16, 4:12] = 0.5
+    expected[8 + 4 : 8 + 7, 4 + 1 : 4 + 4] = 1 / (1 + np.exp(-2))
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (3, 11), (1, 6), (2, 1), (1, 1)])
+def test_smoothing_keeps_the_mean_and_reads_neighbours_alone(shape):
+    patch = np.random.default_rng(0).normal(0, 3, shape).astype(np.float32)
+    found = smooth(patch)
+    assert (found.shape, found.dtype) == (shape, np.float32)
+    # Patch logits average to the crop's logit: smoothed ones still do.
+    assert found.mean() == pytest.approx(patch.mean(), abs=1e-5)
+    for i, j in np.ndindex(shape):
+        rows, columns = (np.clip([k - 1, k, k + 1], 0, n - 1) for k, n in zip((i, j), shape, strict=True))
+        assert found[i, j] == pytest.approx(patch[np.ix_(rows, columns)].mean(), abs=1e-5)
 
 
 def test_overlapping_crops_are_averaged():

@@ -42,10 +42,10 @@ def test_a_logit_by_hand():
         head.std.copy_(torch.tensor([[[1.0, 2.0], [1.0, 0.5]]]))
     tokens = torch.tensor([[[2.0, 4.0], [1.0, 0.0], [3.0, 2.0]]])  # class token, then two patches
     logit, patches = head({1: tokens})
-    # class: 1*(2-1)/1 + 2*(4-0)/2 = 5; mean patch (2, 1): 3*(2-0)/1 - 1*(1-1)/.5 = 6; bias .5
-    assert logit.tolist() == pytest.approx([11.5])
-    # patch by patch: 3*1 - 1*(0-1)/.5 = 5 and 3*3 - 1*(2-1)/.5 = 7, each with 5.5
-    assert patches[0].tolist() == pytest.approx([10.5, 12.5])
+    # class: 1*(2-1)/1 + 2*(4-0)/2 = 5; bias .5; the patches say nothing to the score
+    assert logit.tolist() == pytest.approx([5.5])
+    # patch by patch: 3*1 - 1*0/.5 = 3 and 3*3 - 1*2/.5 = 5, which is 4 - 1 and 4 + 1
+    assert patches[0].tolist() == pytest.approx([4.5, 6.5])
 
 
 def test_patches_average_to_the_logit():
@@ -56,11 +56,52 @@ def test_patches_average_to_the_logit():
     assert logit.shape == (4,)
     assert patches.shape == (4, 12)
     torch.testing.assert_close(patches.mean(dim=1), logit)
-    # The same as a logistic regression on standardised class and mean patch tokens.
-    features = torch.stack([torch.stack([tokens[b][:, 0], tokens[b][:, 1:].mean(dim=1)], dim=1) for b in (2, 3)], dim=1)
-    want = ((features - head.mean) / head.std * head.weight).sum(dim=(1, 2, 3)) + head.bias
+    # The same as a logistic regression on standardised class tokens.
+    features = torch.stack([tokens[b][:, 0] for b in (2, 3)], dim=1)
+    want = ((features - head.mean[:, 0]) / head.std[:, 0] * head.weight[:, 0]).sum(dim=(1, 2)) + head.bias
     torch.testing.assert_close(logit, want, atol=1e-3, rtol=1e-5)
     assert patches.std(dim=1).min() > 0.1
+
+
+def random_tokens(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {b: torch.randn(4, 1 + 12, 64, generator=generator) for b in (2, 3)}
+
+
+def test_patch_tokens_do_not_move_the_score():
+    head, tokens, other = random_head(), random_tokens(), random_tokens(1)
+    moved = {b: torch.cat([x[:, :1], other[b][:, 1:] * 50], dim=1) for b, x in tokens.items()}
+    logit, patches = head(tokens)
+    after, patches_after = head(moved)
+    assert torch.equal(after, logit)
+    assert (patches_after - patches).abs().max() > 1
+    torch.testing.assert_close(patches_after.mean(dim=1), logit, atol=1e-3, rtol=1e-4)
+
+
+def test_what_all_patches_share_does_not_show_in_the_map():
+    """Only how patches differ within a crop says where; a crop that is odd as a whole has no odder places."""
+    head, tokens = random_head(), random_tokens()
+    shared = {b: torch.randn(4, 1, 64, generator=torch.Generator().manual_seed(b)) for b in tokens}
+    moved = {b: torch.cat([x[:, :1], x[:, 1:] + shared[b]], dim=1) for b, x in tokens.items()}
+    torch.testing.assert_close(head(moved)[1], head(tokens)[1], atol=1e-3, rtol=1e-4)
+    same = {b: x[:, :2].expand(-1, 13, -1).clone() for b, x in shared.items()}
+    logit, patches = head(same)
+    torch.testing.assert_close(patches, logit[:, None].expand(-1, 12), atol=1e-3, rtol=1e-4)
+
+
+def test_class_tokens_move_all_patches_alike():
+    head, tokens, other = random_head(), random_tokens(), random_tokens(1)
+    moved = {b: torch.cat([other[b][:, :1], x[:, 1:]], dim=1) for b, x in tokens.items()}
+    (logit, patches), (after, patches_after) = head(tokens), head(moved)
+    assert (after - logit).abs().min() > 1e-2
+    torch.testing.assert_close(patches_after - patches, (after - logit)[:, None].expand(-1, 12), atol=1e-3, rtol=1e-4)
+
+
+def test_a_crops_map_is_centred_by_itself():
+    head, tokens = random_head(), random_tokens()
+    _, together = head(tokens)
+    alone = torch.cat([head({b: x[i : i + 1] for b, x in tokens.items()})[1] for i in range(4)])
+    torch.testing.assert_close(together, alone, atol=1e-3, rtol=1e-4)
 
 
 def test_half_precision_tokens_give_float32_logits():
@@ -126,7 +167,11 @@ def test_exported_updates_and_head_come_back(tiny_run, tmp_path, crops):
     assert adapter.head.blocks == tiny_run.recipe.deep
     assert version_of(tower_file) == "pixel-tower 4.5.6"
     with safe_open(tower_file, "pt") as handle:
-        assert json.loads(handle.metadata()["recipe"])["rank"] == tiny_run.recipe.rank
+        notes = handle.metadata()
+    assert json.loads(notes["recipe"])["rank"] == tiny_run.recipe.rank
+    assert {k: notes[k] for k in ("blocks", "rank", "alpha", "ratio")} == {
+        "blocks": "2,3", "rank": "2", "alpha": "4.0", "ratio": "4",
+    }  # fmt: skip
     tower = ClipTower.from_state_dict(tiny_run.tower)
     with torch.no_grad():
         got = PixelModel(tower, adapter.lora, adapter.head)(crops)
@@ -150,6 +195,30 @@ def test_the_bundled_file_holds_the_first_blocks_their_updates_and_the_early_hea
     with torch.no_grad():
         want = PixelModel(trunk, tiny_run.module.lora, tiny_run.module.early)(crops)[0]
         torch.testing.assert_close(model(crops)[0], want, atol=2e-3, rtol=1e-3)
+
+
+def test_a_run_without_updates_is_its_heads_on_the_plain_tower(headed_run, tmp_path, crops):
+    from tellsign.plugins.pixel.training.export import quantised_tower
+
+    assert headed_run.module.lora is None
+    tower_file, bundled = headed_run.export(tmp_path / "w")
+    for file in (tower_file, bundled):
+        assert not [n for n in load_file(file) if n.startswith("lora.")]
+        with safe_open(file, "pt") as handle:
+            assert (handle.metadata()["rank"], handle.metadata()["ratio"]) == ("0", "4")
+    adapter, model = load_adapter(tower_file), load_bundled(bundled)
+    assert adapter.lora is None
+    assert model.lora is None
+    assert (adapter.head.blocks, model.head.blocks) == (headed_run.recipe.deep, headed_run.recipe.early)
+    tower, trunk = ClipTower.from_state_dict(headed_run.tower), quantised_tower(headed_run.tower, 2)
+    with torch.no_grad():
+        for got, trunk_of, head in (
+            (PixelModel(tower, adapter.lora, adapter.head), tower, headed_run.module.deep),
+            (model, trunk, headed_run.module.early),
+        ):
+            want = head(trunk_of.tokens(clip_input(crops), head.blocks))
+            torch.testing.assert_close(got(crops)[0], want[0])
+            torch.testing.assert_close(got(crops)[1].flatten(1), want[1])
 
 
 LOADERS = pytest.mark.parametrize(("load", "which"), [(load_adapter, 0), (load_bundled, 1)])
@@ -207,6 +276,15 @@ def test_metadata_that_is_missing_or_wrong_is_refused(tiny_run, tmp_path, load, 
     file = rewritten(tiny_run.export(tmp_path / "w")[which], notes={key: value})
     with pytest.raises(WeightsError, match="does not hold the pixel plugin's updates and head"):
         load(file)
+
+
+@LOADERS
+def test_without_a_rank_the_updates_are_not_simply_left_out(tiny_run, headed_run, tmp_path, load, which):
+    """A head that was trained on updates must not be read without them, nor the other way round."""
+    for run, rank in ((tiny_run, None), (headed_run, "2")):
+        file = rewritten(run.export(tmp_path / "w")[which], notes={"rank": rank})
+        with pytest.raises(WeightsError, match="does not hold the pixel plugin's updates and head"):
+            load(file)
 
 
 @LOADERS

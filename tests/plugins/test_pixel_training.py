@@ -1,6 +1,7 @@
 """How the pixel plugin's weights are made, on a tiny tower, tiny pictures and tiny autoencoders."""
 
 import csv
+import hashlib
 import json
 import shutil
 from collections import Counter
@@ -39,6 +40,8 @@ from tellsign.plugins.pixel.training.pairs import (
 from tellsign.plugins.pixel.training.score import score_run
 from tellsign.plugins.pixel.training.train import CROP, PARTS, Recipe, Run, Windows
 from tellsign.plugins.pixel.weights_files import load_adapter, load_bundled
+from tellsign.schemas import Declaration
+from tellsign.schemas.codec import loads
 from tellsign.towers import ClipTower
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -508,6 +511,37 @@ def test_a_recipe_comes_back_from_json(tmp_path):
     assert Recipe.read(tmp_path) == chosen
     with pytest.raises(TypeError, match="stepps"):
         Recipe.parse('{"stepps": 7}')
+    # How `fit` made the heads is told beside the recipe and is no part of it.
+    assert Recipe.parse('{"rank": 0, "heads": {"deep": {"blocks": [7, 8]}}}') == Recipe(rank=0)
+    with pytest.raises(TypeError, match="head"):
+        Recipe.parse('{"head": {}}')
+
+
+def test_without_a_rank_there_are_no_updates(make_tower, windows):
+    plain = Run(attrs.evolve(TINY, rank=0), 64)
+    assert plain.lora is None
+    assert {k.split(".")[0] for k in plain.state_dict()} == {"deep", "early"}
+    assert Run(TINY, 64).lora is not None
+    with torch.no_grad():
+        for p in plain.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+        crops = np.stack([windows.window(i)[:CROP, :CROP] for i in range(2)])
+        tower = ClipTower.from_state_dict(make_tower())
+        tokens = tower.tokens(train.clip_input(torch.from_numpy(crops)), (1, 2, 3))
+        for got, head in zip(train.forward(tower, plain, crops), (plain.deep, plain.early), strict=True):
+            torch.testing.assert_close(got, head(tokens)[0], atol=1e-4, rtol=1e-4)
+
+
+def test_without_a_rank_only_the_heads_are_trained(folder, make_tower, tmp_path):
+    recipe = attrs.evolve(TINY, rank=0, steps=4, pairs=0)
+    run = load_file(train.train(recipe, folder=folder, out=tmp_path, tower=ClipTower.from_state_dict(make_tower())))
+    assert {k.split(".")[0] for k in run} == {"deep", "early"}
+    for head in ("deep", "early"):
+        assert run[f"{head}.weight"][:, 0].abs().max() > 1e-3
+        assert run[f"{head}.bias"].abs() > 1e-5
+    assert not (tmp_path / "gate.json").exists()  # a recipe without pairs asks no gate
+    found = score_run(Windows(folder), tmp_path, make_tower(), head="deep", split="fuse", quantised=False)
+    assert set(found) == {"auc native", "auc jpeg90", "mean logit"}
 
 
 # -- the loss -----------------------------------------------------------------------------------------------------
@@ -551,6 +585,10 @@ def test_only_updates_and_heads_learn(make_tower, windows):
     sum(x.sum() for x in train.forward(tower, run, crops)).backward()
     assert all(p.grad is None for p in tower.parameters())
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in run.parameters())
+    # The loss reads logits, and those read class tokens only: what the map says stays as the probe made it.
+    for head in (run.deep, run.early):
+        assert head.weight.grad[:, 1].abs().max() == 0
+        assert head.weight.grad[:, 0].abs().amax(dim=1).min() > 0
 
 
 def test_the_heads_logits_are_the_models(make_tower, windows):
@@ -714,15 +752,23 @@ def test_weights_give_classes_one_total_and_sources_the_root_of_their_size():
     assert np.ptp(weight[10:]) == 0
 
 
+def auc_over_folds(scores, labels, sources, *, seed):
+    """Mean AUC over the folds of held-out sources: the yardstick's first column, by hand."""
+    fold = probe.source_folds(labels, sources, seed=seed, folds=4)
+    return np.mean([roc_auc_score(labels[fold == f], scores[fold == f]) for f in range(4)])
+
+
 def test_held_out_families_do_not_reward_knowing_the_sources():
     rng = np.random.default_rng(0)
     sources = [f"s{i % 8}" for i in range(160)]
     labels = np.array([int(s[1]) % 2 for s in sources])
     known = np.eye(8, dtype=np.float32)[[int(s[1]) for s in sources]] + rng.normal(0, 0.3, (160, 8)).astype(np.float32)
     assert probe.Probe(1.0).fit(known, labels, sources).score(known)[labels == 1].mean() > 1
-    assert abs(probe.held_out_families(known, labels, sources, strength=1.0, seed=0) - 0.5) < 0.3
+    held = probe.held_out_scores(known, labels, sources, strength=1.0, seed=0)
+    assert abs(auc_over_folds(held, labels, sources, seed=0) - 0.5) < 0.3
     true = (labels[:, None] + rng.normal(0, 0.3, (160, 3))).astype(np.float32)
-    assert probe.held_out_families(true, labels, sources, strength=1.0, seed=0) > 0.95
+    held = probe.held_out_scores(true, labels, sources, strength=1.0, seed=0)
+    assert auc_over_folds(held, labels, sources, seed=0) > 0.95
 
 
 def test_residual_statistics_see_noise_and_are_shares():
@@ -773,7 +819,7 @@ def test_an_interrupted_extraction_goes_on(windows, tmp_path):
     x, index, condition = probe.read_features(tmp_path, "f")
     n = len(windows.rows)
     outside = [i for i, r in enumerate(windows.rows) if r["split"] != "fit"]
-    assert index.tolist() == [*range(n), *outside]
+    assert index.tolist() == [*range(n), *outside]  # every window here is of another picture
     assert condition.tolist() == ["native"] * n + ["jpeg90"] * len(outside)
     assert sum(calls) == 1 + n + len(outside)  # one to learn the shape, nothing twice
     for row in (0, 15, 16, n, len(x) - 1):
@@ -781,32 +827,215 @@ def test_an_interrupted_extraction_goes_on(windows, tmp_path):
         np.testing.assert_allclose(x[row], crop.mean(axis=(0, 1)), rtol=1e-5)
 
 
-def feature_table(folder, out, *, planted):
-    """Tower features of 12 blocks made up: block 7's class token carries the label, the rest is noise."""
+def test_a_picture_is_extracted_by_its_first_window_alone(windows, tmp_path):
+    windows.rows = [r | {"path": f"{i // 3}.png"} for i, r in enumerate(windows.rows)]
+    probe.extract(windows, tmp_path, lambda crops: crops.mean(axis=(1, 2)), "f")
+    x, index, condition = probe.read_features(tmp_path, "f")
+    firsts = list(range(0, len(windows.rows), 3))
+    outside = [i for i in firsts if windows.rows[i]["split"] != "fit"]
+    assert outside
+    assert index.tolist() == firsts + outside
+    assert condition.tolist() == ["native"] * len(firsts) + ["jpeg90"] * len(outside)
+    assert len(x) == len(np.load(tmp_path / "f.npy"))  # no empty rows behind them
+    for row in (0, len(firsts) - 1, len(x) - 1):
+        crop = probe.scored_crop(windows, int(index[row]), probe.CONDITIONS[condition[row]])
+        np.testing.assert_allclose(x[row], crop.mean(axis=(0, 1)), rtol=1e-5)
+
+
+def test_folds_hold_out_whole_sources_of_both_classes():
+    labels = np.array([0] * 30 + [1] * 50)
+    sources = [f"s{i % 6}" for i in range(30)] + [f"s{i % 5}" for i in range(50)]  # names occur on both sides
+    fold = probe.source_folds(labels, sources, seed=0, folds=4)
+    assert set(fold.tolist()) == {0, 1, 2, 3}
+    of_source = {}
+    for key, f in zip(zip(labels.tolist(), sources, strict=True), fold.tolist(), strict=True):
+        of_source.setdefault(key, set()).add(f)
+    assert {len(f) for f in of_source.values()} == {1}
+    for f in range(4):
+        assert set(labels[fold == f]) == {0, 1}
+    sizes = Counter(next(iter(f)) for (y, _), f in of_source.items() if y == 0)
+    assert max(sizes.values()) - min(sizes.values()) == 1
+    assert np.array_equal(fold, probe.source_folds(labels, sources, seed=0, folds=4))
+    assert any(not np.array_equal(fold, probe.source_folds(labels, sources, seed=s, folds=4)) for s in range(1, 4))
+
+
+@pytest.mark.parametrize("poor", [0, 1])
+def test_fewer_sources_than_folds_are_refused(poor):
+    labels = np.repeat([0, 1], 12)
+    sources = [f"{y}{i % (3 if y == poor else 4)}" for i, y in enumerate(labels)]
+    told = f"sources takes at least 4 of each class, got 3 of class {poor}"
+    x = np.zeros((24, 2), np.float32)
+    with pytest.raises(ValueError, match=told):
+        probe.source_folds(labels, sources, seed=0, folds=4)
+    with pytest.raises(ValueError, match=told):
+        probe.held_out_scores(x, labels, sources, strength=1.0, seed=0)
+    assert set(probe.source_folds(labels, sources, seed=0, folds=3)) == {0, 1, 2}
+
+
+def test_a_held_out_score_knows_nothing_of_its_source():
+    """Whatever is done to a source's own rows and labels' neighbours, its scores are those of the others' probe."""
+    rng = np.random.default_rng(1)
+    labels = np.repeat([0, 1], 40)
+    sources = [f"{y}{i % 5}" for i, y in enumerate(labels)]
+    x = (rng.normal(size=(80, 3)) + labels[:, None]).astype(np.float32)
+    scores = probe.held_out_scores(x, labels, sources, strength=0.1, seed=2)
+    fold = probe.source_folds(labels, sources, seed=2, folds=4)
+    names = np.array(sources)
+    for f in range(4):
+        other = fold != f
+        by_hand = probe.Probe(0.1, 2).fit(x[other], labels[other], names[other].tolist())
+        np.testing.assert_allclose(scores[~other], by_hand.score(x[~other]), rtol=1e-6)
+    # A mark that only one source carries cannot help it.
+    mine = names == "13"
+    marked = np.c_[x, 100 * mine.astype(np.float32)]
+    np.testing.assert_allclose(
+        probe.held_out_scores(marked, labels, sources, strength=0.1, seed=2)[fold == fold[mine][0]],
+        scores[fold == fold[mine][0]],
+        rtol=1e-5,
+    )
+
+
+def test_pairs_of_sources_count_alike_whatever_their_size():
+    labels = np.array([0] * 10 + [0, 0] + [1] * 4 + [1])
+    sources = np.array(["big"] * 10 + ["small"] * 2 + ["x"] * 4 + ["y"])
+    scores = np.array([0.0] * 10 + [2.0, 4.0] + [1.0, 1.0, 3.0, 5.0] + [3.0])
+    # big-x 1, big-y 1, small-x (0 + 0 + 1 + 2) of 8, small-y 1 of 2
+    assert probe.by_source(labels, scores, sources) == pytest.approx((1 + 1 + 3 / 8 + 1 / 2) / 4)
+    assert roc_auc_score(labels, scores) == pytest.approx(0.9)  # where the big one rules
+
+
+def feature_table(folder, out, *, planted, blocks=12, informed=7, kinds=(0,), name="tower"):
+    """Made-up tower features: of block `informed` the class token (kind 0; 1 the patches) carries the label."""
     windows = Windows(folder)
     rng = np.random.default_rng(0)
     jobs = [(i, "native") for i in range(len(windows.rows))]
     jobs += [(i, "jpeg90") for i, r in enumerate(windows.rows) if r["split"] != "fit"]
-    x = rng.normal(size=(len(jobs), 12, 2, 4)).astype(np.float16)
+    x = rng.normal(size=(len(jobs), blocks, 2, 4)).astype(np.float16)
     for k, (i, _) in enumerate(jobs):
-        x[k, 6, 0, 0] += planted * (2 * int(windows.rows[i]["label"]) - 1)
-    np.save(out / "tower.npy", x)
+        for kind in kinds:
+            x[k, informed - 1, kind, kind] += planted * (2 * int(windows.rows[i]["label"]) - 1)
+    np.save(out / f"{name}.npy", x)
     lines = ["row,index,condition"] + [f"{k},{i},{c}" for k, (i, c) in enumerate(jobs)]
-    (out / "tower.csv").write_text("\n".join(lines) + "\n")
+    (out / f"{name}.csv").write_text("\n".join(lines) + "\n")
     return x
+
+
+COLUMNS = {"features", "C", "fit families", "fit families sd"} | {
+    f"fuse {condition}{how}" for condition in ("native", "jpeg90") for how in ("", " by source")
+}
 
 
 def test_the_yardstick_finds_the_block_that_knows(folder, windows, tmp_path):
     feature_table(folder, tmp_path, planted=4)
-    table = {str(line["features"]): line for line in probe.yardstick(windows, tmp_path, seeds=(0, 1))}
-    assert len(table) == 12 + 5 + 4  # no residuals were extracted, so there is no row of theirs
-    for condition in probe.CONDITIONS:
-        by_block = {b: table[f"class token, block {b}"][f"fuse {condition}"] for b in range(1, 13)}
+    lines = probe.yardstick(windows, tmp_path, seeds=(0, 1))
+    table = {(line["features"], line["C"]): line for line in lines}
+    # Twelve blocks, two of them by two more penalties, the patches once and three sets; what was not extracted
+    # (residuals, the four-bit trunk) has no row.
+    assert len(table) == len(lines) == 12 + 2 * 2 + 1 + 3
+    assert list(table) == [(title, c) for title, parts, c in probe.ROWS if parts[0][0] == "tower"]
+    for column in COLUMNS - {"features", "C", "fit families sd"}:
+        by_block = {b: table[f"class token, block {b}", 1e-3][column] for b in range(1, 13)}
         assert max(by_block, key=by_block.get) == 7
         assert by_block[7] > 0.95
         assert np.median(list(by_block.values())) < 0.75
-    assert table["class token, block 7"]["fit families"] > 0.95
-    assert table["mean patch token, block 7"]["fuse native"] < 0.85
+        for c in (1e-4, 1e-5):
+            assert table["class token, block 7", c][column] > 0.95
+            assert table["class token, block 8", c][column] < 0.85
+    assert table["mean patch token, block 7", 1e-3]["fuse native"] < 0.85
+    assert all(set(line) == COLUMNS for line in lines)
+
+
+def test_the_yardstick_reads_the_patches_where_a_row_says_so(folder, windows, tmp_path):
+    feature_table(folder, tmp_path, planted=4, kinds=(1,))
+    table = {(line["features"], line["C"]): line for line in probe.yardstick(windows, tmp_path, seeds=(0,))}
+    assert table["mean patch token, block 7", 1e-3]["fuse native"] > 0.95
+    assert table["class token, block 7", 1e-3]["fuse native"] < 0.85
+
+
+def by_hand_line(windows, parts, index, condition, *, strength, seeds):
+    """A row's numbers from features (n, k) of each of its probes; `apart` is what an unscaled sum would give."""
+    rows = [windows.rows[i] for i in index]
+    labels, source = np.array([int(r["label"]) for r in rows]), np.array([r["source"] for r in rows])
+    split = np.array([r["split"] for r in rows])
+    fit = (split == "fit") & (condition == "native")
+    held, every, bare = np.zeros((len(seeds), fit.sum())), np.zeros(len(rows)), np.zeros(len(rows))
+    names = source[fit].tolist()
+    for z in (p.astype(np.float32) for p in parts):
+        unseen = [probe.held_out_scores(z[fit], labels[fit], names, strength=strength, seed=s) for s in seeds]
+        scores = probe.Probe(strength).fit(z[fit], labels[fit], names).score(z)
+        held += np.stack(unseen) / unseen[0].std()
+        every += scores / unseen[0].std()
+        bare += scores
+    inside = [auc_over_folds(h, labels[fit], names, seed=s) for h, s in zip(held, seeds, strict=True)]
+    line = {"fit families": np.mean(inside), "fit families sd": np.std(inside)}
+    apart = {}
+    for c in probe.CONDITIONS:
+        mine = (split == "fuse") & (condition == c)
+        line[f"fuse {c}"] = roc_auc_score(labels[mine], every[mine])
+        line[f"fuse {c} by source"] = probe.by_source(labels[mine], every[mine], source[mine])
+        apart[f"fuse {c}"] = roc_auc_score(labels[mine], bare[mine])
+    return line, apart
+
+
+@pytest.mark.parametrize(
+    ("title", "blocks"),
+    [
+        ("class token, block 7", (7,)),
+        ("class tokens, blocks 7 and 8", (7, 8)),
+        ("class tokens, blocks 7, 8 and 12", (7, 8, 12)),
+        ("class tokens, blocks 6 to 10", (6, 7, 8, 9, 10)),
+    ],
+)
+def test_a_set_of_blocks_adds_its_probes_scores_on_one_scale(folder, windows, tmp_path, title, blocks):
+    x = feature_table(folder, tmp_path, planted=0.7)
+    found = {(line["features"], line["C"]): line for line in probe.yardstick(windows, tmp_path, seeds=(1, 0, 2))}
+    line = found[title, 1e-3]
+    _, index, condition = probe.read_features(tmp_path, "tower")
+    parts = [x[:, b - 1, 0] for b in blocks]
+    want, apart = by_hand_line(windows, parts, index, condition, strength=1e-3, seeds=(1, 0, 2))
+    assert {k: v for k, v in line.items() if k not in ("features", "C")} == pytest.approx(want)
+    assert line["fit families sd"] > 0  # the seeds do draw other folds
+    assert line["fuse native"] < 1  # the AUC could be another
+    if len(blocks) > 1:
+        assert apart["fuse native"] != pytest.approx(want["fuse native"])
+
+
+def test_the_yardstick_has_rows_of_the_four_bit_trunk_and_the_residuals_where_they_are(folder, windows, tmp_path):
+    x = feature_table(folder, tmp_path, planted=4, blocks=6, informed=6, name="trunk6")
+    shutil.copy(tmp_path / "trunk6.csv", tmp_path / "residuals.csv")
+    np.save(tmp_path / "residuals.npy", x[:, 0, 0])  # noise
+    lines = probe.yardstick(windows, tmp_path, seeds=(0,))
+    found = [(str(line["features"]), line["C"]) for line in lines]
+    assert found == [
+        ("residual statistics (SRM-like)", 1e-3),
+        ("four-bit trunk, class token, block 6", 1e-3),
+        ("four-bit trunk, class token, block 6", 1e-5),
+    ]
+    assert min(line["fuse native"] for line in lines[1:]) > 0.95
+    assert lines[0]["fuse native"] < 0.85
+    feature_table(folder, tmp_path, planted=4)
+    every = probe.yardstick(windows, tmp_path, seeds=(0,))
+    assert [(line["features"], line["C"]) for line in every] == [(title, c) for title, _, c in probe.ROWS]
+    assert [line for line in every if (line["features"], line["C"]) in found] == lines
+
+
+def test_a_row_over_two_extractions_needs_both_and_not_their_order(folder, windows, tmp_path, monkeypatch):
+    parts = (("tower", 7, 0), ("trunk6", 6, 1))
+    monkeypatch.setattr(probe, "ROWS", (("both", parts, 1e-3), ("one", parts[:1], 1e-3)))
+    x = feature_table(folder, tmp_path, planted=0.5)
+    assert [line["features"] for line in probe.yardstick(windows, tmp_path, seeds=(0,))] == ["one"]
+    y = feature_table(folder, tmp_path, planted=0.5, blocks=6, informed=6, kinds=(1,), name="trunk6")
+    _, index, condition = probe.read_features(tmp_path, "tower")
+    want, _ = by_hand_line(windows, [x[:, 6, 0], y[:, 5, 1]], index, condition, strength=1e-3, seeds=(0,))
+    both, one = probe.yardstick(windows, tmp_path, seeds=(0,))
+    assert {k: v for k, v in both.items() if k not in ("features", "C")} == pytest.approx(want)
+    assert one["fuse native"] != both["fuse native"]
+    # The second table's rows in another order, each with its features.
+    order = np.random.default_rng(3).permutation(len(y))
+    np.save(tmp_path / "trunk6.npy", y[order])
+    moved = [f"{k},{index[i]},{condition[i]}" for k, i in enumerate(order)]
+    (tmp_path / "trunk6.csv").write_text("\n".join(["row,index,condition", *moved]) + "\n")
+    assert probe.yardstick(windows, tmp_path, seeds=(0,)) == [both, one]
 
 
 def test_the_yardstick_never_reads_test(folder, tmp_path):
@@ -826,22 +1055,190 @@ def test_the_yardstick_never_reads_test(folder, tmp_path):
     assert probe.yardstick(windows, tmp_path / "f", seeds=(0,)) == before
 
 
-def test_the_heads_start_from_the_probe(folder, windows, tmp_path):
-    x = feature_table(folder, tmp_path, planted=4).astype(np.float32)
-    out = probe.start_heads(windows, tmp_path, {"deep": (7, 8), "early": (5, 6)}, tmp_path / "start.safetensors")
-    state = load_file(out)
-    fit = [k for k, i in enumerate(range(len(windows.rows))) if windows.rows[i]["split"] == "fit"]
+# -- heads on frozen features -------------------------------------------------------------------------------------
+
+
+def of_fit(windows, x):
+    """Features of `fit` with labels and sources; `feature_table` lists all native rows first, in their order."""
+    fit = [i for i, r in enumerate(windows.rows) if r["split"] == "fit"]
     labels = np.array([int(windows.rows[i]["label"]) for i in fit])
-    head = train.PixelHead((7, 8), 4)
-    head.load_state_dict({k.removeprefix("deep."): v for k, v in state.items() if k.startswith("deep.")})
-    assert head.weight[:, 1].abs().max() == 0
-    tokens = {b: torch.from_numpy(x[fit][:, b - 1]) for b in (7, 8)}  # a class token and one patch
+    return x[fit].astype(np.float32), labels, [windows.rows[i]["source"] for i in fit]
+
+
+def tokens_of(x, blocks):
+    """A class token and one patch per block, as a head takes them."""
+    return {b: torch.from_numpy(x[:, b - 1].astype(np.float32)) for b in blocks}
+
+
+def probes_of(x, labels, sources, blocks, kind, *, seed=0, strength=1e-3):
+    """Per block: its probe, its scores, and those of held-out sources; the latter's spread is 1."""
+    probes, scores, held = [], [], []
+    for b in blocks:
+        z = x[:, b - 1, kind]
+        unseen = probe.held_out_scores(z, labels, sources, strength=strength, seed=seed)
+        probes.append(probe.Probe(strength).fit(z, labels, sources))
+        scores.append(probes[-1].score(z) / unseen.std())
+        held.append(unseen / unseen.std())
+    return probes, np.array(scores), np.array(held)
+
+
+@pytest.mark.parametrize("blocks", [(7,), (7, 8), (7, 8, 12)])
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_fitted_head_averages_its_blocks_probes_and_is_calibrated(folder, windows, tmp_path, blocks, seed):
+    x, labels, sources = of_fit(windows, feature_table(folder, tmp_path, planted=0.7))
+    head = probe.fit_head(windows, tmp_path, probe.HeadFit(blocks=blocks, strength=1e-3), seed=seed)
+    assert head.blocks == blocks
+    part = x[:, [b - 1 for b in blocks]]
+    np.testing.assert_allclose(head.mean, part.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(head.std, part.std(axis=0), atol=1e-5)
     with torch.no_grad():
-        logit = head(tokens)[0].numpy()
-    part = x[fit][:, [6, 7], 0].reshape(len(fit), -1)
-    sources = [windows.rows[i]["source"] for i in fit]
-    np.testing.assert_allclose(logit, probe.Probe(0.0003).fit(part, labels, sources).score(part), atol=1e-4)
-    assert roc_auc_score(labels, logit) > 0.9
+        logit = head(tokens_of(x, blocks))[0].numpy()
+    _, scores, held = probes_of(x, labels, sources, blocks, 0, seed=seed)
+    slope, shift = np.polyfit(scores.sum(axis=0), logit, 1)
+    assert slope > 0
+    np.testing.assert_allclose(slope * scores.sum(axis=0) + shift, logit, atol=1e-3)
+    # Calibrated: on held-out families the weighted residuals neither lean to a side nor grow with the score.
+    unseen = slope * held.sum(axis=0) + shift
+    left = probe.source_weights(labels, sources) * (1 / (1 + np.exp(-unseen)) - labels)
+    assert abs(left.mean()) < 2e-3
+    assert abs((left * unseen).mean()) < 2e-3
+    assert roc_auc_score(labels, logit) > 0.7
+    if len(blocks) > 1:  # it is not one probe on all blocks, nor a sum of scores that have scales of their own
+        flat = part[:, :, 0].reshape(len(x), -1)
+        joint = probe.Probe(1e-3).fit(flat, labels, sources).score(flat)
+        bare = sum(probe.Probe(1e-3).fit(z, labels, sources).score(z) for z in part[:, :, 0].swapaxes(0, 1))
+        for other in (joint, bare):
+            assert np.abs(np.polyval(np.polyfit(other, logit, 1), other) - logit).max() > 0.01
+
+
+def test_unequal_classes_do_not_shift_a_head(folder, windows, tmp_path):
+    """The probes' intercepts are part of the score: with few real rows they are far from nothing."""
+    x = feature_table(folder, tmp_path, planted=0.7)
+    _, index, condition = probe.read_features(tmp_path, "tower")
+    keep = [k for k, i in enumerate(index) if "real_x" not in windows.rows[i]["source"] or i % 6 == 0]
+    np.save(tmp_path / "tower.npy", x[keep])
+    lines = [f"{n},{index[k]},{condition[k]}" for n, k in enumerate(keep)]
+    (tmp_path / "tower.csv").write_text("\n".join(["row,index,condition", *lines]) + "\n")
+    mine = [k for k in keep if windows.rows[index[k]]["split"] == "fit"]
+    labels = np.array([int(windows.rows[index[k]]["label"]) for k in mine])
+    sources = [windows.rows[index[k]]["source"] for k in mine]
+    x = x[mine].astype(np.float32)
+    head = probe.fit_head(windows, tmp_path, probe.HeadFit(blocks=(7, 8), strength=1.0))
+    with torch.no_grad():
+        logit = head(tokens_of(x, (7, 8)))[0].numpy()
+    probes, scores, held = probes_of(x, labels, sources, (7, 8), 0, strength=1.0)
+    offsets = [p.model.intercept_[0] / p.score(x[:, b - 1, 0]).std() for p, b in zip(probes, (7, 8), strict=True)]
+    assert abs(sum(offsets)) > 0.1
+    slope, shift = np.polyfit(scores.sum(axis=0), logit, 1)
+    unseen = slope * held.sum(axis=0) + shift
+    left = probe.source_weights(labels, sources) * (1 / (1 + np.exp(-unseen)) - labels)
+    assert abs(left.mean()) < 2e-3
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_every_block_has_one_say_in_the_score_and_in_the_map(folder, windows, tmp_path, kind):
+    blocks = (7, 8, 12)
+    x, labels, sources = of_fit(windows, feature_table(folder, tmp_path, planted=0.7, kinds=(kind,)))
+    head = probe.fit_head(windows, tmp_path, probe.HeadFit(blocks=blocks, strength=1e-3))
+    weight = head.weight.detach().numpy()[:, kind]
+    probes, _, _ = probes_of(x, labels, sources, blocks, kind)
+    spread = [probe.held_out_scores(x[:, b - 1, kind], labels, sources, strength=1e-3, seed=0).std() for b in blocks]
+    slope = [weight[n] / (probes[n].model.coef_[0] / spread[n]) for n in range(3)]
+    np.testing.assert_allclose(slope, np.full((3, 4), slope[0][0]), rtol=1e-3)
+
+
+def test_a_block_cannot_explain_away_what_another_says(folder, windows, tmp_path):
+    """A block's weights keep their direction when the other block becomes its copy with the sources' marks on it."""
+    x = feature_table(folder, tmp_path, planted=0.7)
+    weight = []
+    for copied in (False, True):
+        if copied:
+            _, index, _ = probe.read_features(tmp_path, "tower")
+            names = sorted({r["source"] for r in windows.rows})
+            x[:, 7] = x[:, 6]
+            x[:, 7, :, 2] += np.array([names.index(windows.rows[i]["source"]) % 5 for i in index])[:, None]
+            np.save(tmp_path / "tower.npy", x)
+        head = probe.fit_head(windows, tmp_path, probe.HeadFit(blocks=(7, 8), strength=1e-1))
+        weight.append(head.weight.detach().numpy())
+    alone = probe.fit_head(windows, tmp_path, probe.HeadFit(blocks=(7,), strength=1e-1)).weight.detach().numpy()[0]
+    for kind in (0, 1):
+        for w in weight:
+            ratio = w[0, kind] / alone[kind]
+            np.testing.assert_allclose(ratio, np.full(4, ratio[0]), rtol=1e-4)
+        turned = weight[0][1, kind] / weight[1][1, kind]
+        assert np.ptp(turned) > 0.1 * np.abs(turned).max()  # the other block's own did
+
+
+@pytest.mark.parametrize(
+    ("weak", "strong", "apart"),
+    [
+        (1e-1, 2e-3, 10),
+        (1e-2, 1e-6, 1000),
+    ],
+)
+def test_a_stronger_penalty_does_not_shrink_the_logits(folder, windows, tmp_path, weak, strong, apart):
+    x, labels, sources = of_fit(windows, feature_table(folder, tmp_path, planted=0.7))
+    flat = x[:, [6], 0].reshape(len(x), -1)
+    spread, bare = [], []
+    for strength in (weak, strong):
+        head = probe.fit_head(windows, tmp_path, probe.HeadFit(blocks=(7,), strength=strength))
+        with torch.no_grad():
+            spread.append(head(tokens_of(x, (7,)))[0].std().item())
+        bare.append(probe.Probe(strength).fit(flat, labels, sources).score(flat).std())
+    assert bare[0] > apart * bare[1]
+    assert 0.5 * spread[1] < spread[0] < 2 * spread[1]
+
+
+def test_a_heads_map_comes_from_the_patches_and_its_score_does_not(folder, windows, tmp_path):
+    x, labels, _ = of_fit(windows, feature_table(folder, tmp_path, planted=0.7, kinds=(1,)))
+    head = probe.fit_head(windows, tmp_path, probe.HeadFit(blocks=(7,), strength=1e-3))
+    plain = torch.zeros(1, 5, 4)  # a class token and four patches
+    odd = plain.clone()
+    odd[0, 3, 1] = 3.0  # patches of fakes lean that way
+    with torch.no_grad():
+        (logit, before), (after, patches) = head({7: plain}), head({7: odd})
+        class_only = head(tokens_of(x, (7,)))[0].numpy()
+    assert torch.equal(after, logit)
+    assert before.std() < 1e-5
+    assert int(patches[0].argmax()) == 2
+    assert patches.mean().item() == pytest.approx(logit.item(), abs=1e-5)
+    assert roc_auc_score(labels, class_only) < 0.95  # its class tokens are noise
+
+
+def test_a_head_is_fitted_to_native_rows_of_fit_alone(folder, tmp_path):
+    windows = Windows(folder)
+    x = feature_table(folder, tmp_path, planted=0.7)
+    fit = probe.HeadFit(blocks=(7, 8), strength=1e-3)
+    before = probe.fit_head(windows, tmp_path, fit).state_dict()
+    _, index, condition = probe.read_features(tmp_path, "tower")
+    others = np.array([windows.rows[i]["split"] != "fit" for i in index])
+    assert others[condition == "jpeg90"].all()
+    x[others] = 99
+    np.save(tmp_path / "tower.npy", x)
+    after = probe.fit_head(windows, tmp_path, fit).state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items())
+    x[~others] *= 2
+    np.save(tmp_path / "tower.npy", x)
+    assert not torch.equal(probe.fit_head(windows, tmp_path, fit).std, before["std"])
+
+
+def test_heads_are_written_as_a_run_starts_from_them(folder, windows, tmp_path):
+    feature_table(folder, tmp_path, planted=2)
+    feature_table(folder, tmp_path, planted=2, blocks=6, informed=6, name="trunk6")
+    heads = {
+        "deep": probe.HeadFit(blocks=(7, 8), strength=1e-3),
+        "early": probe.HeadFit(blocks=(6,), strength=1e-3, features="trunk6"),
+    }
+    out = probe.fit_heads(windows, tmp_path, heads, tmp_path / "run.safetensors")
+    assert out == tmp_path / "run.safetensors"
+    run = Run(Recipe(rank=0, deep=(7, 8), early=(6,)), 4)
+    run.load_state_dict(load_file(out))  # strictly: nothing missing, nothing besides
+    for name, fit in heads.items():
+        want = probe.fit_head(windows, tmp_path, fit).state_dict()
+        assert all(torch.equal(getattr(run, name).state_dict()[k], v) for k, v in want.items())
+    assert not torch.equal(
+        run.early.mean, probe.fit_head(windows, tmp_path, attrs.evolve(heads["early"], features="tower")).mean
+    )
 
 
 # -- the command line ---------------------------------------------------------------------------------------------
@@ -878,6 +1275,111 @@ def test_every_command_on_the_tiny_tower(folder, make_tower, tmp_path):
         )  # fmt: skip
     finally:
         torch.set_grad_enabled(grad)
-    assert [Path(line).name for line in out.split()] == ["pixel-tower.safetensors", "pixel-bundled.safetensors"]
+    assert [Path(line.split(": ")[0]).name for line in out.splitlines()] == [
+        "pixel-tower.safetensors",
+        "pixel-bundled.safetensors",
+    ]
+    assert all(line.endswith(" MB") for line in out.splitlines())
     assert load_adapter(weights / "pixel-tower.safetensors").head.blocks == TINY.deep
     assert isinstance(load_bundled(weights / "pixel-bundled.safetensors"), nn.Module)
+    assert not (tmp_path / "tellsign.json").exists()  # nobody's declaration lay there
+
+
+@pytest.fixture
+def called():
+    grad = torch.is_grad_enabled()
+
+    def call(*words, code=0):
+        done = CliRunner().invoke(app, [str(w) for w in words], catch_exceptions=False)
+        assert done.exit_code == code, done.output
+        return done.stdout
+
+    yield call
+    torch.set_grad_enabled(grad)
+
+
+def test_what_ships_is_fitted_to_frozen_features(called, folder, make_tower, tmp_path):
+    """features, fit, score and export: heads on the tower as it is, without a step of training."""
+    data, run, weights = tmp_path / "prepared", tmp_path / "run", tmp_path / "plugin" / "weights"
+    shutil.copytree(folder, data)
+    tower = tmp_path / "tower.safetensors"
+    save_file({k: v.half() for k, v in make_tower().items()}, tower)
+    place = ["--folder", data, "--tower", tower]
+    for name in ("tower", "trunk2"):
+        called("features", *place, "--only", name)
+    assert sorted(p.name for p in data.glob("*.npy") if "pairs" not in p.name and p.name != "windows.npy") == [
+        "tower.npy",
+        "trunk2.npy",
+    ]
+    assert np.load(data / "tower.npy").shape[1:] == (3, 2, 64)
+    assert np.load(data / "trunk2.npy").shape[1:] == (2, 2, 64)  # as deep as the trunk
+    out = called(
+        "fit", "--folder", data, "--out", run, "--deep", "2,3", "--deep-strength", 1e-3, "--early", "2",
+        "--early-strength", 1e-2,
+    )  # fmt: skip
+    assert out.strip() == str(run / "run.safetensors")
+    told = json.loads((run / "recipe.json").read_text())
+    assert told["heads"] == {
+        "deep": {"blocks": [2, 3], "strength": 1e-3, "features": "tower"},
+        "early": {"blocks": [2], "strength": 1e-2, "features": "trunk2"},
+    }
+    assert Recipe.read(run) == Recipe(steps=0, rank=0, pairs=0, deep=(2, 3), early=(2,))
+    made = load_file(run / "run.safetensors")
+    want = probe.fit_head(Windows(data), data, probe.HeadFit(blocks=(2,), strength=1e-2, features="trunk2"))
+    assert torch.equal(made["early.weight"], want.weight)
+    found = json.loads(called("score", *place, "--run", run, "--head", "early", "--quantised"))
+    assert found["auc native"] > 0.7
+
+    weights.parent.mkdir()
+    declared = Path(prepare.__file__).parents[1] / "tellsign.json"
+    shutil.copy(declared, weights.parent / "tellsign.json")
+    called("export", "--run", run, "--tower", tower, "--out", weights, "--version", "0.0.1")
+    adapter = load_adapter(weights / "pixel-tower.safetensors")
+    model = load_bundled(weights / "pixel-bundled.safetensors")
+    assert adapter.lora is None
+    assert model.lora is None
+    # The shipped model's logit is the fitted head's on the features that it was fitted to, up to half precision.
+    x, index, _ = probe.read_features(data, "trunk2")
+    crops = np.stack([probe.scored_crop(Windows(data), int(i)) for i in index[:6]])
+    with torch.no_grad():
+        got = model.eval()(torch.from_numpy(crops))[0]
+        head = want({2: torch.from_numpy(x[:6, 1].astype(np.float32))})[0]
+    torch.testing.assert_close(got, head, atol=0.3, rtol=0.1)
+    after = loads((weights.parent / "tellsign.json").read_text(), Declaration)
+    before = loads(declared.read_text(), Declaration)
+    assert attrs.evolve(after, weights=()) == attrs.evolve(before, weights=())
+    assert [w.file for w in after.weights] == [
+        "weights/pixel-tower.safetensors",
+        "weights/pixel-bundled.safetensors",
+    ]
+    for w in after.weights:
+        content = (weights.parent / w.file).read_bytes()
+        assert (w.size, w.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+def test_without_options_fit_makes_the_heads_that_ship(called, folder, windows, tmp_path):
+    data, run = tmp_path / "prepared", tmp_path / "run"
+    shutil.copytree(folder, data)
+    feature_table(data, data, planted=2)
+    feature_table(data, data, planted=2, blocks=6, informed=6, name="trunk6")
+    called("fit", "--folder", data, "--out", run)
+    heads = {
+        "deep": probe.HeadFit(blocks=(7, 8, 12), strength=1e-3),
+        "early": probe.HeadFit(blocks=(6,), strength=1e-3, features="trunk6"),
+    }
+    told = json.loads((run / "recipe.json").read_text())["heads"]
+    assert told == json.loads(json.dumps({n: attrs.asdict(h) for n, h in heads.items()}))
+    made, want = load_file(run / "run.safetensors"), load_file(probe.fit_heads(windows, data, heads, tmp_path / "w"))
+    assert made.keys() == want.keys()
+    assert all(torch.equal(made[k], v) for k, v in want.items())
+    # The files in the package read those blocks.
+    shipped = Path(prepare.__file__).parents[1] / "weights"
+    assert load_adapter(shipped / "pixel-tower.safetensors").head.blocks == heads["deep"].blocks
+    assert load_bundled(shipped / "pixel-bundled.safetensors").head.blocks == heads["early"].blocks
+
+
+def test_a_trunk_that_was_not_extracted_cannot_be_fitted_to(called, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "prepared")
+    with pytest.raises(FileNotFoundError, match="tower"):
+        called("fit", "--folder", tmp_path / "prepared", "--out", tmp_path / "run")
+    assert not (tmp_path / "run" / "run.safetensors").exists()

@@ -46,6 +46,7 @@ def pixel_views(draw):
         kinds=tuple(draw(words) for _ in range(n)),
         width=draw(whole),
         height=draw(whole),
+        centre=draw(maybe | pictures),
     )
 
 

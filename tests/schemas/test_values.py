@@ -29,7 +29,7 @@ GOOD = [
     FACTS,
     schemas.Picture(pixels=IMAGE),
     schemas.SemanticView(key="k", image=IMAGE, width=6, height=4),
-    schemas.PixelView(key="k", crops=(IMAGE,), boxes=(BOX,), kinds=("texture",), width=6, height=4),
+    schemas.PixelView(key="k", crops=(IMAGE,), boxes=(BOX,), kinds=("texture",), width=6, height=4, centre=IMAGE),
     schemas.SegmentationView(key="k", image=IMAGE),
     schemas.ProvenanceView(key="k", original=b"x", facts=FACTS),
     COLUMN,
@@ -60,6 +60,7 @@ NOT_UNIT = [-0.1, 1.1, math.nan, math.inf, "1", True, None, 10**400, np.float32(
 NOT_COUNT = [0, -1, 1.0, True, "1", None]
 NOT_TASK = ["pixel", None]
 NOT_IMAGE = [None, [[0]], IMAGE[..., 0], IMAGE.astype(np.float32), IMAGE[:0], np.zeros((4, 6, 4), np.uint8)]
+NOT_OPTIONAL_IMAGE = [v for v in NOT_IMAGE if v is not None]
 NOT_STRINGS = [None, "ab", ["a"], (1,)]
 NOT_STRING_DICT = [None, [("a", "b")], {"a": 1}, {1: "a"}]
 BAD_ORIGIN = {"plugin": NOT_TEXT, "task": NOT_TASK, "model": NOT_TEXT}
@@ -130,6 +131,7 @@ BAD = {
         "kinds": [None, (), ("texture", "smooth"), (1,)],
         "width": NOT_COUNT,
         "height": NOT_COUNT,
+        "centre": NOT_OPTIONAL_IMAGE,
     },
     schemas.SegmentationView: {"key": NOT_TEXT, "image": NOT_IMAGE},
     schemas.ProvenanceView: {"key": NOT_TEXT, "original": ["x", 7], "facts": [{}, "JPEG"]},
@@ -278,18 +280,19 @@ def test_values_are_frozen(value):
         value.surprise = 1
 
 
-ARRAYS = {
-    schemas.MapEvidence: lambda v: v.map,
-    schemas.Picture: lambda v: v.pixels,
-    schemas.SemanticView: lambda v: v.image,
-    schemas.SegmentationView: lambda v: v.image,
-    schemas.PixelView: lambda v: v.crops[0],
-}
+ARRAYS = [
+    (schemas.MapEvidence, lambda v: v.map),
+    (schemas.Picture, lambda v: v.pixels),
+    (schemas.SemanticView, lambda v: v.image),
+    (schemas.SegmentationView, lambda v: v.image),
+    (schemas.PixelView, lambda v: v.crops[0]),
+    (schemas.PixelView, lambda v: v.centre),
+]
 
 
-@pytest.mark.parametrize("cls", ARRAYS, ids=lambda c: c.__name__)
-def test_arrays_are_locked_for_good(cls):
-    array = ARRAYS[cls](GOOD_OF[cls])
+@pytest.mark.parametrize(("cls", "get"), ARRAYS)
+def test_arrays_are_locked_for_good(cls, get):
+    array = get(GOOD_OF[cls])
     with pytest.raises(ValueError, match="read-only"):
         array[0] = 0
     with pytest.raises(ValueError, match="WRITEABLE"):
@@ -334,6 +337,23 @@ def test_equality_looks_into_arrays():
     crops = GOOD_OF[schemas.PixelView]
     assert attrs.evolve(crops, crops=(IMAGE.copy(),)) == crops
     assert attrs.evolve(crops, crops=(IMAGE + 1,)) != crops
+    assert attrs.evolve(crops, centre=IMAGE.copy()) == crops
+    assert attrs.evolve(crops, centre=IMAGE + 1) != crops
+    assert attrs.evolve(crops, centre=None) != crops
+    assert attrs.evolve(crops, centre=None) == attrs.evolve(crops, centre=None)
+
+
+def test_a_view_may_have_no_centre_and_says_so_when_it_is_wrong():
+    view = GOOD_OF[schemas.PixelView]
+    without = schemas.PixelView(
+        key="k", crops=view.crops, boxes=view.boxes, kinds=view.kinds, width=view.width, height=view.height
+    )
+    assert without.centre is None
+    assert without == attrs.evolve(view, centre=None)
+    with pytest.raises(InvalidValueError) as caught:
+        attrs.evolve(view, centre=IMAGE[..., 0])
+    allowed = "a uint8 array of n x n x 3 or None"
+    assert str(caught.value) == f"PixelView.centre takes {allowed}, got an array of shape (4, 6) and dtype uint8"
 
 
 def test_timings_are_not_part_of_equality():

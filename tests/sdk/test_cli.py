@@ -316,10 +316,11 @@ def test_options_reach_the_detector(folder):
     run("detect", picture, *args)
     assert FakeDetector.made == [
         {"prior": 0.1, "error_rate": 0.2, "device": "cpu", "stability_probe": False, "plugins": ["pixel", "x"]}
+        | {"settings": {}}
     ]
     FakeDetector.made.clear()
     run("detect", picture)
-    assert FakeDetector.made == [{"error_rate": None, "device": "auto", "stability_probe": True}]
+    assert FakeDetector.made == [{"error_rate": None, "device": "auto", "stability_probe": True, "settings": {}}]
 
 
 @pytest.mark.parametrize(

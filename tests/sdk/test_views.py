@@ -87,6 +87,12 @@ def test_the_segmentation_view_is_the_pixels():
 # --------------------------------------------------------------------------------------------------------- pixel view
 
 
+def middle(pixels, side=336):
+    """The centre crop as torchvision's `CenterCrop` cuts it, with which DDA is published: half a pixel goes to even."""
+    top, left = (round(max(0, n - side) / 2) for n in pixels.shape[:2])
+    return pixels[top : top + side, left : left + side]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 900), st.integers(1, 900), st.integers(1, 8), st.integers(0, 3))
 def test_crops_are_native_pixels_of_one_size_and_disjoint_where_they_can_be(height, width, count, seed):
@@ -104,6 +110,15 @@ def test_crops_are_native_pixels_of_one_size_and_disjoint_where_they_can_be(heig
         assert len(view.crops) == count
         for a, b in combinations(view.boxes, 2):
             assert a.right <= b.left or b.right <= a.left or a.bottom <= b.top or b.bottom <= a.top
+    # Where there is no room for disjoint ones, two crops share half of their area at most.
+    for a, b in combinations(view.boxes, 2):
+        across = max(0, min(a.right, b.right) - max(a.left, b.left))
+        along = max(0, min(a.bottom, b.bottom) - max(a.top, b.top))
+        assert 2 * across * along <= side**2
+    if not view.crops:
+        assert view.centre is None
+    else:
+        np.testing.assert_array_equal(view.centre, middle(picture.pixels))
     assert pixel_view(picture, key="k", size=96, minimum=64, count=count, seed=seed) == view
 
 
@@ -113,7 +128,10 @@ def test_crops_are_native_pixels_of_one_size_and_disjoint_where_they_can_be(heig
         (127, 4000, 0, 0),
         (128, 128, 128, 1),
         (200, 300, 200, 2),
+        (200, 299, 200, 1),
         (224, 224, 224, 1),
+        (224, 335, 224, 1),
+        (224, 336, 224, 2),
         (500, 500, 224, 5),
         (2000, 3000, 224, 5),
     ],
@@ -123,6 +141,42 @@ def test_default_crops(height, width, side, at_least):
     assert len(view.crops) >= at_least
     assert {crop.shape for crop in view.crops} == ({(side, side, 3)} if side else set())
     assert (view.width, view.height) == (width, height)
+
+
+def test_crops_that_would_share_more_than_half_are_not_taken():
+    """Places lie a quarter of a crop apart: 224 x 335 px leave room for a second crop, but it would half repeat one."""
+    narrow, wide = (pixel_view(noise_picture(224, width), key="k") for width in (335, 336))
+    assert len(narrow.crops) == 1
+    assert sorted(b.left for b in wide.boxes) == [0, 112]
+    # Corner to corner a third crop of a square picture shares a quarter with each of two others.
+    square = pixel_view(noise_picture(336, 336), key="k")
+    assert len(square.crops) >= 2
+    for a, b in combinations(square.boxes, 2):
+        assert max(0, 224 - abs(a.left - b.left)) * max(0, 224 - abs(a.top - b.top)) <= 224 * 224 / 2
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "shape"),
+    [
+        (2000, 3000, (336, 336)),
+        (336, 336, (336, 336)),
+        (337, 339, (336, 336)),
+        (200, 300, (200, 300)),
+        (128, 4000, (128, 336)),
+        (1000, 130, (336, 130)),
+    ],
+)
+def test_the_centre_is_native_and_at_most_336_a_side(height, width, shape):
+    picture = noise_picture(height, width)
+    view = pixel_view(picture, key="k")
+    assert view.centre.shape == (*shape, 3)
+    np.testing.assert_array_equal(view.centre, middle(picture.pixels))
+    assert pixel_view(picture, key="k", seed=5).centre.tolist() == view.centre.tolist()
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (127, 4000), (4000, 127)])
+def test_there_is_no_centre_where_there_are_no_crops(height, width):
+    assert pixel_view(noise_picture(height, width), key="k").centre is None
 
 
 def test_texture_and_smooth_crops_are_where_texture_and_smoothness_are():
@@ -154,7 +208,7 @@ def test_another_seed_moves_the_random_crops_only():
 
 def test_crops_do_not_hold_the_picture_in_memory():
     view = pixel_view(noise_picture(600, 800), key="k")
-    for crop in view.crops:
+    for crop in (*view.crops, view.centre):
         base = crop if crop.base is None else crop.base
         assert base.nbytes == crop.nbytes
 

@@ -2,6 +2,7 @@
 
     prepare    native windows and aligned pairs
     features   frozen features of every window (resumes)
+    fit        heads on frozen features: what ships
     yardstick  the table of linear probes
     train      low-rank updates and heads (resumes)
     finetune   the early head and its updates again, on the four-bit trunk
@@ -52,12 +53,47 @@ def prepare(
 
 
 @app.command()
-def features(folder: Folder, tower: TowerFile) -> None:
-    """Extract what the yardstick reads."""
+def features(
+    folder: Folder,
+    tower: TowerFile,
+    only: Annotated[
+        str | None, typer.Option(help="residuals, tower, or trunkN: the first N blocks in four bits.")
+    ] = None,
+) -> None:
+    """Extract what the yardstick and the heads read."""
     windows = Windows(folder)
-    probe.extract(windows, folder, probe.residual_features, "residuals")
-    model = ClipTower.from_state_dict(exporting.load_tower(tower)).eval()
-    probe.extract(windows, folder, probe.tower_extractor(model), "tower")
+    for name in [only] if only else ["residuals", "tower", "trunk6"]:
+        if name == "residuals":
+            probe.extract(windows, folder, probe.residual_features, name)
+            continue
+        state = exporting.load_tower(tower)
+        depth = int(name.removeprefix("trunk")) if name.startswith("trunk") else None
+        model = ClipTower.from_state_dict(state) if depth is None else exporting.quantised_tower(state, depth)
+        probe.extract(windows, folder, probe.tower_extractor(model.eval()), name)
+
+
+@app.command()
+def fit(
+    folder: Folder,
+    out: Run,
+    deep: Annotated[str, typer.Option(help="Blocks of the tower model's head.")] = "7,8,12",
+    deep_strength: Annotated[float, typer.Option(help="Inverse penalty.")] = 1e-3,
+    early: Annotated[str, typer.Option(help="Of the bundled model's; the last is the trunk's depth.")] = "6",
+    early_strength: Annotated[float, typer.Option(help="Inverse penalty.")] = 1e-3,
+) -> None:
+    """Fit both heads to frozen features and write them as a run without updates."""
+    blocks = {n: tuple(int(b) for b in text.split(",")) for n, text in (("deep", deep), ("early", early))}
+    heads = {
+        "deep": probe.HeadFit(blocks=blocks["deep"], strength=deep_strength),
+        "early": probe.HeadFit(
+            blocks=blocks["early"], strength=early_strength, features=f"trunk{max(blocks['early'])}"
+        ),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    recipe = Recipe(steps=0, rank=0, pairs=0, deep=blocks["deep"], early=blocks["early"])
+    told = attrs.asdict(recipe) | {"heads": {n: attrs.asdict(h) for n, h in heads.items()}}
+    (out / "recipe.json").write_text(json.dumps(told, indent=1))
+    typer.echo(probe.fit_heads(Windows(folder), folder, heads, out / "run.safetensors"))
 
 
 @app.command()
@@ -81,7 +117,8 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     start = out / "start.safetensors"
     if not start.is_file():
-        probe.start_heads(Windows(folder), folder, {"deep": chosen.deep, "early": chosen.early}, start)
+        heads = {n: probe.HeadFit(blocks=getattr(chosen, n), strength=3e-4) for n in ("deep", "early")}
+        probe.fit_heads(Windows(folder), folder, heads, start)
     model = ClipTower.from_state_dict(exporting.load_tower(tower))
     typer.echo(f"{run_training(chosen, folder=folder, out=out, tower=model, start=start)}")
 
@@ -129,9 +166,14 @@ def export(
     early: Annotated[Path | None, typer.Option(help="Run of `finetune`; default the same run.")] = None,
 ) -> None:
     """Write the two weights files that ship."""
-    typer.echo(exporting.export_tower(run, out, version=version))
-    state = exporting.load_tower(tower)
-    typer.echo(exporting.export_bundled(early or run, state, out, version=version))
+    out.mkdir(parents=True, exist_ok=True)
+    files = [exporting.export_tower(run, out, version=version)]
+    files.append(exporting.export_bundled(early or run, exporting.load_tower(tower), out, version=version))
+    declaration = out.parent / "tellsign.json"
+    if declaration.is_file():
+        exporting.declare(files, declaration)
+    for file in files:
+        typer.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import attrs
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from tellsign.data.normalise import normalise_window, reencode
+from tellsign.plugins.pixel.model import PixelHead
 from tellsign.towers import ClipTower, clip_input
 
 from .train import CROP, Windows, crop, half_precision
@@ -100,12 +102,14 @@ def residual_features(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
 def extract(
     windows: Windows, out: Path, compute: Callable[[NDArray[np.uint8]], NDArray[np.generic]], name: str
 ) -> None:
-    """Features of every window, and under every condition outside `fit`, to `<name>.npy` and `<name>.csv`.
+    """Features of one window a picture, and under every condition outside `fit`, to `<name>.npy` and `<name>.csv`.
 
     The table names the rows that are done, so that an interrupted extraction goes on.
     """
-    jobs = [(i, "native") for i in range(len(windows.rows))]
-    jobs += [(i, "jpeg90") for i, r in enumerate(windows.rows) if r["split"] != "fit"]
+    first = {r["path"]: i for i, r in reversed(list(enumerate(windows.rows)))}
+    chosen = sorted(first.values())
+    jobs = [(i, "native") for i in chosen]
+    jobs += [(i, "jpeg90") for i in chosen if windows.rows[i]["split"] != "fit"]
     table, array = out / f"{name}.csv", out / f"{name}.npy"
     done = 0
     if table.is_file() and array.is_file():
@@ -160,7 +164,7 @@ class Probe:
         return out
 
 
-def held_out_families(
+def held_out_scores(
     x: NDArray[np.float32],
     labels: NDArray[np.int64],
     sources: Sequence[str],
@@ -168,60 +172,144 @@ def held_out_families(
     strength: float,
     seed: int,
     folds: int = 4,
-) -> float:
-    """Mean AUC over folds that hold out whole sources of both classes."""
+) -> NDArray[np.float64]:
+    """Log-odds of each row by a probe that saw nothing of its source; both classes' sources are spread over `folds`.
+
+    Raises
+    ------
+    ValueError
+        A class has fewer sources than folds.
+    """
+    fold = source_folds(labels, sources, seed=seed, folds=folds)
+    names = np.array(sources)
+    out = np.empty(len(x))
+    for f in range(folds):
+        inside = fold != f
+        out[~inside] = Probe(strength, seed).fit(x[inside], labels[inside], names[inside].tolist()).score(x[~inside])
+    return out
+
+
+def source_folds(labels: NDArray[np.int64], sources: Sequence[str], *, seed: int, folds: int) -> NDArray[np.int64]:
+    """Number of the fold that holds each row out; whole sources go together."""
     rng = np.random.default_rng(seed)
     fold_of: dict[tuple[int, str], int] = {}
     for label in (0, 1):
         mine = sorted({s for s, y in zip(sources, labels, strict=True) if y == label})
+        if len(mine) < folds:
+            raise ValueError(f"sources takes at least {folds} of each class, got {len(mine)} of class {label}")
         fold_of |= {(label, mine[k]): i % folds for i, k in enumerate(rng.permutation(len(mine)))}
-    fold = np.array([fold_of[int(y), s] for s, y in zip(sources, labels, strict=True)])
-    names = np.array(sources)
-    aucs = []
-    for f in range(folds):
-        inside = fold != f
-        probe = Probe(strength, seed).fit(x[inside], labels[inside], names[inside].tolist())
-        aucs.append(roc_auc_score(labels[~inside], probe.score(x[~inside])))
-    return float(np.mean(aucs))
+    return np.array([fold_of[int(y), s] for s, y in zip(sources, labels, strict=True)])
 
 
-def yardstick(windows: Windows, folder: Path, *, seeds: Iterable[int] = (0, 1, 2)) -> list[dict[str, float | str]]:
-    """The table: features by row; held-out families inside `fit` (mean over seeds) and `fuse`, native and JPEG 90."""
-    sets: list[tuple[str, str, tuple[slice | list[int], slice | int] | None, float]] = [
-        ("residual statistics (SRM-like)", "residuals", None, 0.01)
-    ]
-    sets += [(f"class token, block {b}", "tower", ([b - 1], 0), 0.003) for b in range(1, 13)]
-    sets += [(f"mean patch token, block {b}", "tower", ([b - 1], 1), 0.003) for b in (3, 5, 7, 9, 10)]
-    sets += [
-        ("class token, blocks 5 and 6", "tower", ([4, 5], 0), 0.0003),
-        ("class token, blocks 7 and 8", "tower", ([6, 7], 0), 0.0003),
-        ("class token, blocks 5 to 10", "tower", (slice(4, 10), 0), 0.001),
-        ("class and patch tokens, blocks 6 to 8", "tower", (slice(5, 8), slice(None)), 0.0005),
-    ]
-    table: list[dict[str, float | str]] = []
-    for title, name, part, strength in sets:
-        if not (folder / f"{name}.npy").is_file():
+Part = tuple[str, int | None, int]
+"""Features' name, block (None where there are no blocks), and 0 for its class token or 1 for its mean patch token."""
+
+ROWS: tuple[tuple[str, tuple[Part, ...], float], ...] = (
+    ("residual statistics (SRM-like)", (("residuals", None, 0),), 1e-3),
+    *((f"class token, block {b}", (("tower", b, 0),), 1e-3) for b in range(1, 13)),
+    *((f"class token, block {b}", (("tower", b, 0),), c) for c in (1e-4, 1e-5) for b in (7, 8)),
+    ("mean patch token, block 7", (("tower", 7, 1),), 1e-3),
+    ("class tokens, blocks 7 and 8", (("tower", 7, 0), ("tower", 8, 0)), 1e-3),
+    ("class tokens, blocks 7, 8 and 12", (("tower", 7, 0), ("tower", 8, 0), ("tower", 12, 0)), 1e-3),
+    ("class tokens, blocks 6 to 10", tuple(("tower", b, 0) for b in range(6, 11)), 1e-3),
+    *(("four-bit trunk, class token, block 6", (("trunk6", 6, 0),), c) for c in (1e-3, 1e-5)),
+)
+"""The yardstick's rows: title, probes whose scores are averaged on one scale, inverse penalty."""
+
+
+def yardstick(windows: Windows, folder: Path, *, seeds: Sequence[int] = (0, 1, 2)) -> list[dict[str, float | str]]:
+    """The table of linear probes on frozen features.
+
+    Parameters
+    ----------
+    windows, folder
+        Prepared windows, and the folder that `extract` wrote to. Rows whose features are not there are left out.
+    seeds : sequence of int
+        Of the folds inside `fit`.
+
+    Returns
+    -------
+    list of dict
+        Per row of `ROWS`: AUC on held-out families inside `fit` (mean and standard deviation over `seeds`), and on
+        `fuse` under each condition, as it is and averaged over pairs of sources. `test` is not read.
+    """
+    known: dict[tuple[Part, float], tuple[list[NDArray[np.float64]], NDArray[np.float64]]] = {}
+    tables: dict[str, _Table] = {}
+    out: list[dict[str, float | str]] = []
+    for title, parts, strength in ROWS:
+        if not all((folder / f"{name}.npy").is_file() for name, _, _ in parts):
             continue
+        for part in parts:
+            if (part, strength) not in known:
+                table = tables.setdefault(part[0], _Table.read(windows, folder, part[0]))
+                known[part, strength] = table.scores(part, strength, seeds)
+        table = tables[parts[0][0]]
+        unseen = [sum((known[p, strength][0][n] for p in parts), np.zeros(())) for n in range(len(seeds))]
+        scores = sum((known[p, strength][1] for p in parts), np.zeros(()))
+        inside = [table.inside(np.asarray(u), seed) for u, seed in zip(unseen, seeds, strict=True)]
+        line: dict[str, float | str] = {"features": title, "C": strength, "fit families": float(np.mean(inside))}
+        line["fit families sd"] = float(np.std(inside))
+        for name in CONDITIONS:
+            chosen = (table.split == "fuse") & (table.condition == name)
+            labels, mine = table.labels[chosen], np.asarray(scores)[chosen]
+            line[f"fuse {name}"] = float(roc_auc_score(labels, mine))
+            line[f"fuse {name} by source"] = by_source(labels, mine, table.sources[chosen])
+        out.append(line)
+    return out
+
+
+@attrs.frozen
+class _Table:
+    """Features of `fit` and `fuse` with what is known of their pictures."""
+
+    x: NDArray[np.generic]
+    labels: NDArray[np.int64]
+    sources: NDArray[np.str_]
+    split: NDArray[np.str_]
+    condition: NDArray[np.str_]
+
+    @classmethod
+    def read(cls, windows: Windows, folder: Path, name: str) -> _Table:
         x, index, condition = read_features(folder, name)
         rows = [windows.rows[i] for i in index]
-        labels = np.array([int(r["label"]) for r in rows])
-        sources = [r["source"] for r in rows]
-        split = np.array([r["split"] for r in rows])
-        keep = split != "test"
-        x, labels, split, condition = x[keep], labels[keep], split[keep], condition[keep]
-        sources = [s for s, k in zip(sources, keep, strict=True) if k]
-        x = np.asarray(x if part is None else x[:, part[0], part[1]], np.float32).reshape(len(x), -1)
-        fit = (split == "fit") & (condition == "native")
-        mine = np.array(sources)[fit].tolist()
-        inside = [held_out_families(x[fit], labels[fit], mine, strength=strength, seed=s) for s in seeds]
-        scores = Probe(strength).fit(x[fit], labels[fit], mine).score(x)
-        line: dict[str, float | str] = {"features": title, "fit families": float(np.mean(inside))}
-        line["fit families sd"] = float(np.std(inside))
-        for name_of in CONDITIONS:
-            chosen = (split == "fuse") & (condition == name_of)
-            line[f"fuse {name_of}"] = float(roc_auc_score(labels[chosen], scores[chosen]))
-        table.append(line)
-    return table
+        keep = np.flatnonzero([r["split"] in ("fit", "fuse") for r in rows])
+        # One order whatever order the rows were extracted in, so that scores of two tables can be added.
+        keep = keep[np.lexsort((condition[keep], index[keep]))]
+        return cls(
+            x[keep],
+            np.array([int(rows[i]["label"]) for i in keep]),
+            np.array([rows[i]["source"] for i in keep]),
+            np.array([rows[i]["split"] for i in keep]),
+            condition[keep],
+        )
+
+    @property
+    def fit(self) -> NDArray[np.bool_]:
+        return np.asarray((self.split == "fit") & (self.condition == "native"))
+
+    def scores(
+        self, part: Part, strength: float, seeds: Sequence[int]
+    ) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
+        """Scores of the rows of `fit` by probes that saw nothing of their source, per seed; and of all rows."""
+        _, block, kind = part
+        z = np.asarray(self.x if block is None else self.x[:, block - 1, kind], np.float32).reshape(len(self.x), -1)
+        labels, sources = self.labels[self.fit], self.sources[self.fit].tolist()
+        unseen = [held_out_scores(z[self.fit], labels, sources, strength=strength, seed=s) for s in seeds]
+        spread = float(unseen[0].std())
+        every = Probe(strength).fit(z[self.fit], labels, sources).score(z)
+        return [u / spread for u in unseen], every / spread
+
+    def inside(self, scores: NDArray[np.float64], seed: int, folds: int = 4) -> float:
+        """Mean AUC over the folds of held-out sources."""
+        labels = self.labels[self.fit]
+        fold = source_folds(labels, self.sources[self.fit].tolist(), seed=seed, folds=folds)
+        return float(np.mean([roc_auc_score(labels[fold == f], scores[fold == f]) for f in range(folds)]))
+
+
+def by_source(labels: NDArray[np.int64], scores: NDArray[np.float64], sources: NDArray[np.str_]) -> float:
+    """Mean AUC over every pair of a real source and a generator: a large source counts no more than a small one."""
+    sides = [[scores[(labels == y) & (sources == s)] for s in sorted(set(sources[labels == y]))] for y in (0, 1)]
+    return float(np.mean([roc_auc_score([0] * len(r) + [1] * len(f), np.r_[r, f]) for r in sides[0] for f in sides[1]]))
 
 
 def read_features(folder: Path, name: str) -> tuple[NDArray[np.generic], NDArray[np.int64], NDArray[np.str_]]:
@@ -232,35 +320,77 @@ def read_features(folder: Path, name: str) -> tuple[NDArray[np.generic], NDArray
     return x, np.array([int(r["index"]) for r in rows]), np.array([r["condition"] for r in rows])
 
 
-def start_heads(windows: Windows, folder: Path, heads: Mapping[str, Sequence[int]], out: Path) -> Path:
-    """Fit the probe that each head starts from, on the class tokens of its blocks.
+@attrs.frozen(kw_only=True)
+class HeadFit:
+    """How one head is fitted to frozen features."""
+
+    blocks: tuple[int, ...]
+    strength: float
+    """Inverse of the L2 penalty. The smaller, the nearer a probe is to the mere difference of the class means."""
+    features: str = "tower"
+    """Name of what `extract` wrote."""
+
+
+def fit_head(windows: Windows, folder: Path, fit: HeadFit, *, seed: int = 0) -> PixelHead:
+    """A head on frozen features of `fit`, whose logits are calibrated on families that it was not fitted to.
+
+    Each block has a probe of its own; their scores, on one scale, are averaged. One probe on all blocks together would
+    let one block explain away what another got wrong on the training sources. The score's weights come from the class
+    tokens, the map's from the mean patch tokens. A penalty shrinks the logits; they are stretched again by a logistic
+    regression on scores of held-out families.
 
     Parameters
     ----------
     windows, folder
-        As for `yardstick`; needs the tower's features.
-    heads : mapping from head to blocks
-        `Run`'s heads.
+        As for `yardstick`.
+    fit : HeadFit
+    seed : int
+        Of the folds.
+    """
+    x, index, condition = read_features(folder, fit.features)
+    rows = [windows.rows[i] for i in index]
+    inside = np.flatnonzero(np.array([r["split"] == "fit" for r in rows]) & (condition == "native"))
+    labels = np.array([int(rows[i]["label"]) for i in inside])
+    sources = [rows[i]["source"] for i in inside]
+    part = np.asarray(x[inside][:, [b - 1 for b in fit.blocks]], np.float32)
+    head = PixelHead(fit.blocks, part.shape[-1])
+    with torch.no_grad():
+        head.mean.copy_(torch.from_numpy(part.mean(axis=0)))
+        head.std.copy_(torch.from_numpy(part.std(axis=0) + 1e-6))
+        for kind in (0, 1):
+            weights, offset, held = [], 0.0, np.zeros(len(part))
+            for n in range(len(fit.blocks)):
+                z = part[:, n, kind]
+                probe = Probe(fit.strength, seed).fit(z, labels, sources)
+                unseen = held_out_scores(z, labels, sources, strength=fit.strength, seed=seed)
+                spread = float(unseen.std())
+                held += unseen / spread
+                weights.append(probe.model.coef_[0] / spread)
+                offset += float(probe.model.intercept_[0]) / spread
+            stretch = LogisticRegression(C=1e6).fit(
+                held[:, None], labels, sample_weight=source_weights(labels, sources)
+            )
+            slope = float(stretch.coef_[0, 0])
+            head.weight[:, kind] = torch.from_numpy(np.asarray(np.stack(weights) * slope, np.float32))
+            if kind == 0:
+                head.bias.fill_(offset * slope + float(stretch.intercept_[0]))
+    return head
+
+
+def fit_heads(windows: Windows, folder: Path, heads: Mapping[str, HeadFit], out: Path) -> Path:
+    """Fit heads and write them as a training run starts from them.
+
+    Parameters
+    ----------
+    windows, folder
+        As for `yardstick`.
+    heads : mapping from head ("deep", "early") to HeadFit
     out : Path
         Receives the safetensors file.
     """
-    x, index, condition = read_features(folder, "tower")
-    rows = [windows.rows[i] for i in index]
-    fit = np.array([r["split"] == "fit" for r in rows]) & (condition == "native")
-    labels = np.array([int(r["label"]) for r in rows])[fit]
-    sources = [r["source"] for r, k in zip(rows, fit, strict=True) if k]
     state: dict[str, torch.Tensor] = {}
-    for head, blocks in heads.items():
-        part = np.asarray(x[np.flatnonzero(fit)][:, [b - 1 for b in blocks]], np.float32)
-        probe = Probe(0.0003).fit(part[:, :, 0].reshape(len(part), -1), labels, sources)
-        # Patch tokens start at nothing: in the yardstick they cost AUC on unseen sources. They are there to be
-        # trained, since only they can say where.
-        weight = np.zeros(part.shape[1:], np.float32)
-        weight[:, 0] = probe.model.coef_[0].reshape(len(blocks), -1)
-        state[f"{head}.weight"] = torch.from_numpy(weight)
-        state[f"{head}.mean"] = torch.from_numpy(part.mean(axis=0))
-        state[f"{head}.std"] = torch.from_numpy(part.std(axis=0) + 1e-6)
-        state[f"{head}.bias"] = torch.tensor(float(probe.model.intercept_[0]))
+    for name, fit in heads.items():
+        state |= {f"{name}.{k}": v.detach() for k, v in fit_head(windows, folder, fit).state_dict().items()}
     save_file(state, out)
     return out
 
@@ -274,14 +404,16 @@ def tower_extractor(tower: ClipTower) -> Callable[[NDArray[np.uint8]], NDArray[n
 __all__ = [
     "CONDITIONS",
     "CROP",
+    "HeadFit",
     "Probe",
     "extract",
-    "held_out_families",
+    "fit_head",
+    "fit_heads",
+    "held_out_scores",
     "read_features",
     "residual_features",
     "scored_crop",
     "source_weights",
-    "start_heads",
     "tower_extractor",
     "yardstick",
 ]

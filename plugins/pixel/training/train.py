@@ -49,6 +49,7 @@ class Recipe:
     deep: tuple[int, ...] = (7, 8)
     early: tuple[int, ...] = (5, 6)
     rank: int = 8
+    """Of the updates; 0 leaves the tower as it is."""
     alpha: float = 8.0
     lora_rate: float = 3e-4
     head_rate: float = 3e-5
@@ -65,6 +66,7 @@ class Recipe:
     def parse(cls, text: str) -> Recipe:
         """From JSON; what it does not name stays at its default."""
         told: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
+        told.pop("heads", None)  # how `fit` made the heads of a run without updates
         return cls(**told)
 
     @classmethod
@@ -79,7 +81,9 @@ class Run(nn.Module):
     def __init__(self, recipe: Recipe, width: int) -> None:
         super().__init__()
         torch.manual_seed(recipe.seed)
-        self.lora = LoraSet.for_tower(width, range(1, max(recipe.deep) + 1), rank=recipe.rank, alpha=recipe.alpha)
+        self.lora: LoraSet | None = None
+        if recipe.rank:
+            self.lora = LoraSet.for_tower(width, range(1, max(recipe.deep) + 1), rank=recipe.rank, alpha=recipe.alpha)
         self.deep = PixelHead(recipe.deep, width)
         self.early = PixelHead(recipe.early, width)
 
@@ -233,7 +237,7 @@ def train(recipe: Recipe, *, folder: Path, out: Path, tower: ClipTower, start: P
     tower : ClipTower
         The frozen tower in float32.
     start : Path, optional
-        Heads to start from (the yardstick's probe, written by `probe.start_heads`).
+        Heads to start from (written by `probe.fit_heads`).
 
     Returns
     -------
@@ -307,7 +311,10 @@ def _loop(
     average = {k: v.clone() for k, v in run.state_dict().items()}
     heads = [*run.deep.parameters(), *run.early.parameters()]
     optimiser = torch.optim.AdamW(
-        [{"params": run.lora.parameters(), "lr": recipe.lora_rate}, {"params": heads, "lr": recipe.head_rate}],
+        [
+            {"params": run.lora.parameters() if run.lora is not None else [], "lr": recipe.lora_rate},
+            {"params": heads, "lr": recipe.head_rate},
+        ],
         weight_decay=0.01,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(recipe, step))

@@ -1,0 +1,228 @@
+"""The recipe of the shipped fusion, with a detector that reads the label off a picture's colour."""
+
+import json
+import math
+import zlib
+
+import attrs
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from tellsign.data import default_fusion
+from tellsign.data.default_fusion import STRENGTHS, VERSIONS, score_table, scored, version_of
+from tellsign.data.normalise import SIDES, normalise
+from tellsign.data.rows import PictureRow
+from tellsign.fusion.bundle import Bundle
+from tellsign.fusion.features import columns
+from tellsign.fusion.table import ScoreTable
+from tellsign.schemas import Column, Declaration, NotApplicable, ScoreEvidence, Task
+
+DECLARATION = Declaration(
+    name="pixel",
+    version="1",
+    api_version=1,
+    task=Task.PIXEL,
+    detector="a.b:C",
+    summary="A stand-in.",
+    columns=tuple(Column(name=s, evidence=s, block=s) for s in STRENGTHS),
+    code_licence="Apache-2.0",
+    weights_licence="none",
+    commercial_use=True,
+)
+ORIGIN = {"plugin": "pixel", "task": Task.PIXEL, "model": "stand-in 1"}
+
+
+class RedDetector:
+    """Fakes are redder than reals; to a green picture it does not apply."""
+
+    made: list[dict[str, object]] = []  # noqa: RUF012 - emptied by the fixture
+    sizes: list[int] = []  # noqa: RUF012
+
+    def __init__(self, **options):
+        RedDetector.made.append(options)
+        self.name = options["settings"]["pixel"]["strength"]
+        self.declarations = {"pixel": DECLARATION}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def collect_many(self, pictures):
+        RedDetector.sizes.append(len(pictures))
+        for picture in pictures:
+            red, green, blue = picture.pixels.reshape(-1, 3).mean(axis=0)
+            if green > 200:
+                yield (NotApplicable(**ORIGIN, reason="green"),)
+                continue
+            logit = float(red - blue) / 10 + (0.5 if self.name == "tower" else 0)
+            yield (ScoreEvidence(**ORIGIN, name=self.name, score=1 / (1 + math.exp(-logit)), logit=logit),)
+
+
+@pytest.fixture(autouse=True)
+def detector(monkeypatch):
+    RedDetector.made, RedDetector.sizes = [], []
+    monkeypatch.setattr(default_fusion, "Detector", RedDetector)
+    return RedDetector
+
+
+def picture(redness, seed, size=(330, 340)):
+    rng = np.random.default_rng(seed)
+    out = 100 + rng.normal(0, 15, (*size, 3)) + np.array([redness, 0, 0])
+    return np.clip(out, 0, 255).astype(np.uint8)
+
+
+def row(folder, label, source, number, pixels, split="fuse"):
+    path = folder / f"{source}-{number}.png"
+    Image.fromarray(pixels).save(path)
+    group = f"{source}/{number}"
+    return PictureRow(path=path, label=label, source=source, content="photo", group=group, split=split)
+
+
+# -- versions -----------------------------------------------------------------------------------------------------
+
+
+def test_a_version_depends_on_the_picture_its_name_and_its_number(tmp_path):
+    pixels = picture(0, 0, (500, 600))
+    one, other = row(tmp_path, 0, "a", 1, pixels), row(tmp_path, 0, "a", 2, pixels)
+    made = [version_of(pixels, one, v) for v in range(VERSIONS)]
+    for v, out in enumerate(made):
+        assert out.dtype == np.uint8
+        assert out.shape[0] == out.shape[1]
+        assert SIDES[0] <= out.shape[0] <= SIDES[1]
+        assert np.array_equal(out, version_of(pixels.copy(), one, v))
+        assert not np.array_equal(out, version_of(pixels, other, v))
+        assert not np.array_equal(out, version_of(pixels, attrs.evolve(one, source="b"), v))
+    assert not np.array_equal(made[0], made[1])
+    # Neither the folder that it lies in nor its class decides anything.
+    moved = attrs.evolve(one, path=tmp_path / "elsewhere" / one.path.name, label=1, group="g")
+    assert np.array_equal(made[1], version_of(pixels, moved, 1))
+
+
+def test_the_first_version_is_the_pipelines_own_and_the_second_is_compressed_again(tmp_path):
+    pixels = picture(0, 0, (500, 600))
+    one = row(tmp_path, 0, "a", 1, pixels)
+    seeds = [zlib.crc32(f"a/a-1.png/{v}".encode()) for v in range(2)]
+    assert np.array_equal(version_of(pixels, one, 0), normalise(pixels, seeds[0]))
+    once, twice = normalise(pixels, seeds[1]), version_of(pixels, one, 1)
+    assert twice.shape == once.shape
+    assert 0 < np.abs(twice.astype(int) - once).mean() < 20
+
+
+# -- scoring ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Two reals, a broken file, a small picture, a green one and two fakes."""
+    rows = [row(tmp_path, 0, "a", i, picture(0, i)) for i in range(2)]
+    rows.append(attrs.evolve(rows[0], path=tmp_path / "broken.png", group="broken"))
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    rows.append(row(tmp_path, 0, "a", 7, picture(0, 7, (60, 400))))
+    rows.append(row(tmp_path, 0, "green", 0, np.full((330, 330, 3), (0, 255, 0), np.uint8)))
+    rows += [row(tmp_path, 1, "b", i, picture(60, 10 + i)) for i in range(2)]
+    return rows
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 16])
+def test_every_version_of_what_can_be_used_is_scored_in_order(mixed, capsys, chunk):
+    detector = RedDetector(settings={"pixel": {"strength": "bundled"}})
+    found = list(scored(mixed, detector, versions=2, chunk=chunk))
+    used = [r for r in mixed if r.path.name not in ("broken.png", "a-7.png")]
+    assert [r for r, _ in found] == [r for r in used for _ in range(2)]
+    assert max(RedDetector.sizes) <= chunk + 1
+    assert sum(RedDetector.sizes) == 2 * len(used)
+    told = capsys.readouterr().err
+    assert "left out: broken.png" in told
+    assert "left out: a-7.png" in told
+    for r, line in found:
+        assert set(line) == {"pixel.tower", "pixel.bundled"}
+        assert math.isnan(line["pixel.tower"])
+        assert math.isnan(line["pixel.bundled"]) == (r.source == "green")
+        if r.source != "green":
+            assert (line["pixel.bundled"] > 3) == (r.label == 1)
+
+
+def test_a_table_has_both_strengths_rows_and_none_that_said_nothing(mixed, tmp_path):
+    table = score_table(mixed, {"pixel": DECLARATION}, device="cpu", out=tmp_path)
+    assert [o["settings"]["pixel"]["strength"] for o in RedDetector.made] == list(STRENGTHS)
+    assert {o["device"] for o in RedDetector.made} == {"cpu"}
+    assert sorted(c.name for c in table.columns) == ["pixel.bundled", "pixel.tower"]
+    assert len(table) == 2 * 4 * VERSIONS  # four usable pictures that are not green
+    half = len(table) // 2
+    for at, column in enumerate(table.columns):
+        first = column.name == "pixel.tower"  # each strength's rows know its own column and not the other's
+        assert (~np.isnan(table.rows[:, at])).tolist() == [first] * half + [not first] * half
+    # A picture's versions share its group under both strengths: they count as one picture.
+    groups, counts = np.unique(table.group, return_counts=True)
+    assert set(groups) == {"a/0", "a/1", "b/0", "b/1"}
+    assert set(counts) == {2 * VERSIONS}
+    assert table.label.tolist() == [int(g.startswith("b")) for g in table.group]
+    assert table.source.tolist() == [g[0] for g in table.group]
+
+
+def test_what_was_scored_before_is_not_scored_again(mixed, tmp_path, monkeypatch):
+    before = score_table(mixed, {"pixel": DECLARATION}, device="cpu", out=tmp_path)
+    (tmp_path / "scores-bundled.json").unlink()
+    RedDetector.made = []
+    again = score_table(mixed, {"pixel": DECLARATION}, device="cpu", out=tmp_path)
+    assert [o["settings"]["pixel"]["strength"] for o in RedDetector.made] == ["bundled"]
+    np.testing.assert_array_equal(again.rows, before.rows)
+    assert again.group.tolist() == before.group.tolist()
+
+
+# -- the command --------------------------------------------------------------------------------------------------
+
+
+def test_the_command_trains_a_bundle_on_fuse_alone(tmp_path, monkeypatch):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    rows = [
+        row(pictures, label, f"{'rf'[label]}{s}", i, picture(25 * label, 100 * label + 10 * s + i))
+        for label in (0, 1)
+        for s in range(3)
+        for i in range(5)
+    ]
+    rows += [row(pictures, 0, split, 0, picture(0, 999), split) for split in ("fit", "user", "test")]
+    # A near-duplicate of a picture of `fit` is what `prepare` left out there: it is left out here too.
+    rows.append(row(pictures, 0, "r0", 9, picture(0, 9)))
+    skipped = tmp_path / "skipped.csv"
+    skipped.write_text(f"path,why\n{rows[-1].path},near-duplicate in a later split\n")
+    asked = []
+    monkeypatch.setattr(default_fusion, "read_rows", lambda *where: asked.append(where) or rows)
+    record = attrs.make_class("Record", ["name", "declaration", "state"])
+    found = [record("pixel", DECLARATION, "ok"), record("torn", None, "failed"), record("off", DECLARATION, "disabled")]
+    monkeypatch.setattr(default_fusion, "discover", lambda: found)
+    options = {
+        "shared": tmp_path / "s",
+        "work": tmp_path / "w" / "x",
+        "out": tmp_path / "bundle",
+        "device": "cpu",
+        "skipped": skipped,
+    }
+    result = CliRunner().invoke(
+        default_fusion.app, [str(w) for k, v in options.items() for w in (f"--{k}", v)], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    assert asked == [(tmp_path / "s" / "data", None)]
+    bundle = Bundle.load(tmp_path / "bundle")
+    rows_of, pictures_of = 30 * VERSIONS * len(STRENGTHS), 30
+    assert result.stdout.startswith(f"{rows_of} rows of {pictures_of} pictures; bundle {bundle.version} in ")
+    table = ScoreTable.load(options["work"] / "fuse.csv", columns({"pixel": DECLARATION}))
+    assert set(table.split.tolist()) == {"fuse"}
+    assert "r0/9" not in table.group
+    assert len(table) == rows_of
+    json.loads((options["work"] / "report.json").read_text(), parse_constant=pytest.fail)
+    # It fuses what either strength says.
+    for strength in STRENGTHS:
+        p = [
+            bundle.fuse(
+                [ScoreEvidence(**ORIGIN, name=strength, score=1 / (1 + math.exp(-x)), logit=x)], {"pixel": DECLARATION}
+            ).p_ai
+            for x in (-2.0, 4.0)
+        ]
+        assert p[0] < 0.3
+        assert p[1] > 0.7
