@@ -425,6 +425,13 @@ def test_of_near_duplicates_the_earlier_split_gives_way():
     assert prepare.crossers(splits, hashes) == {0, 2, 4}
 
 
+def test_crops_alone_are_too_small_for_pairs_and_that_is_no_error(tmp_path):
+    weights = write_autoencoders(tmp_path / "weights", pooled=4)
+    rows = [picture_row(tmp_path, 0, "a", i, "fit", scene(i, 320, 320)) for i in range(3)]
+    assert prepare.pairs(rows, weights, tmp_path, count=8) == 0
+    assert not (tmp_path / "pairs_real.npy").exists()
+
+
 def test_pairs_are_made_of_fits_real_pictures_and_every_autoencoder(tmp_path):
     weights = write_autoencoders(tmp_path / "weights", pooled=4)
     rows = [picture_row(tmp_path, 0, "ab"[i % 2], i, "fit", scene(i, 380, 400)) for i in range(22)]

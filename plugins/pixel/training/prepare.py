@@ -108,7 +108,7 @@ def pairs(
     Returns
     -------
     int
-        Number of pairs.
+        Number of pairs. 0, and nothing written, where no picture is large enough: native crops are not.
     """
     import torch
 
@@ -131,6 +131,8 @@ def pairs(
                 fakes.append(match_spectrum(trip, base))
                 made.append((source, model.name))
             bar.update(len(group))
+    if not reals:
+        return 0
     np.save(out / "pairs_real.npy", np.stack(reals))
     np.save(out / "pairs_fake.npy", np.stack(fakes))
     with (out / "pairs.csv").open("w", newline="") as handle:
