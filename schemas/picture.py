@@ -81,6 +81,19 @@ class Picture:
     """None for pictures that came as an array: an array has no file."""
     original: bytes | None = attrs.field(default=None, repr=False, validator=member(bytes, optional=True))
     """The bytes of the file, for whoever needs its block grid or its signature."""
+    overview: Picture | None = attrs.field(default=None, repr=False)
+    """The whole of which `pixels` is a native piece, at any size; views of meaning are made from it. None, the rule,
+    where `pixels` is the whole picture."""
+
+    @overview.validator
+    def _one_level(self, attribute: attrs.Attribute[Picture | None], value: Picture | None) -> None:
+        if value is not None and not (isinstance(value, Picture) and value.overview is None):
+            raise refuse(self, "overview", "a Picture without an overview of its own, or None", value)
+
+    @property
+    def whole(self) -> Picture:
+        """The picture that shows everything: the overview where there is one."""
+        return self if self.overview is None else self.overview
 
     @property
     def width(self) -> int:

@@ -26,7 +26,15 @@ def saved_again(picture: Picture) -> Iterator[tuple[str, Picture]]:
     from .decoding import reencode
 
     for quality in QUALITIES:
-        yield f"jpeg{quality}", Picture(pixels=reencode(picture.pixels, quality=quality), source=picture.source)
+        whole = picture.overview
+        yield (
+            f"jpeg{quality}",
+            Picture(
+                pixels=reencode(picture.pixels, quality=quality),
+                source=picture.source,
+                overview=None if whole is None else Picture(pixels=reencode(whole.pixels, quality=quality)),
+            ),
+        )
 
 
 def flip(label: Label, copies: Mapping[str, Label]) -> Notice | None:

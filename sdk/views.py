@@ -97,7 +97,7 @@ def semantic_view(
     Parameters
     ----------
     picture : Picture
-        The decoded picture.
+        The decoded picture; its overview where it has one.
     key : str
         Identifies the view within one call.
     size : int
@@ -122,6 +122,7 @@ def semantic_view(
     for name, value in (("blur", blur), ("noise", noise)):
         if not 0 <= value < 100:
             raise SettingError(name, "a number from 0 to below 100", value)
+    picture = picture.whole
     width, height = picture.width, picture.height
     scale = min(size / min(width, height), MAX_ASPECT * size / max(width, height))
     image = Image.fromarray(picture.pixels)

@@ -4,6 +4,9 @@ The classes differ in format, size and compression, and a model that sees them a
 gives a native window of at most `WINDOW` pixels a side, which is resampled by a random factor with a random kernel and
 a random sub-pixel phase to a side drawn from `SIDES` (which breaks the block grid of an old JPEG), and is then saved
 as JPEG with a quality and chroma subsampling drawn at random. Neither draw depends on the class or on the source.
+
+A window shows no composition, so `normalise_picture` adds the whole, for the tasks that look at meaning: a cut of
+random proportions (generated pictures are square more often than photographs), resampled and saved in the same way.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tellsign.errors import SettingError
+from tellsign.schemas import Picture
 
 WINDOW = 320
 """Largest side of the native window, in pixels."""
@@ -24,6 +28,11 @@ QUALITIES = (70, 96)
 """JPEG quality of the re-encoding, lowest and highest (libjpeg's scale)."""
 MINIMUM = 192
 """Pictures whose short side is smaller than this are left out: they would have to be blown up."""
+OVERVIEW_SIDES = (352, 512)
+"""Short side of the whole after resampling, smallest and largest, in pixels. The view of meaning halves such a picture
+first, so that one of 256 px, the smallest common size, is shown no blurrier than the others."""
+PROPORTIONS = (3 / 4, 4 / 3)
+"""Width over height of the whole, smallest and largest."""
 KERNELS = (
     Image.Resampling.BILINEAR,
     Image.Resampling.HAMMING,
@@ -127,3 +136,60 @@ def normalise_window(pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDA
     pixels = resample(pixels, rng, side)
     quality = int(rng.integers(QUALITIES[0], QUALITIES[1] + 1))
     return reencode(pixels, quality, int(rng.choice([0, 2])))
+
+
+def overview(pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """The whole picture at a common range of sizes and proportions.
+
+    Parameters
+    ----------
+    pixels : uint8 array of (H, W, 3)
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    uint8 array of (h, w, 3)
+        The largest cut of proportions drawn from `PROPORTIONS`, at a random place, resampled with a random kernel to a
+        short side drawn from `OVERVIEW_SIDES` and saved as JPEG.
+    """
+    height, width = pixels.shape[:2]
+    proportion = float(np.exp(rng.uniform(*np.log(PROPORTIONS))))
+    cut_width, cut_height = min(width, round(height * proportion)), min(height, round(width / proportion))
+    left, top = (float(rng.uniform(0, n)) for n in (width - cut_width, height - cut_height))
+    side = int(rng.integers(OVERVIEW_SIDES[0], OVERVIEW_SIDES[1] + 1))
+    scale = side / min(cut_width, cut_height)
+    target = (max(1, round(cut_width * scale)), max(1, round(cut_height * scale)))
+    kernel = KERNELS[int(rng.integers(len(KERNELS)))]
+    image = Image.fromarray(pixels).resize(target, kernel, box=(left, top, left + cut_width, top + cut_height))
+    quality = int(rng.integers(QUALITIES[0], QUALITIES[1] + 1))
+    return reencode(np.asarray(image), quality, int(rng.choice([0, 2])))
+
+
+def normalise_picture(pixels: NDArray[np.uint8], seed: int, *, cut: bool = True) -> Picture:
+    """`normalise` for the tasks that look at native pixels, and `overview` for those that look at meaning.
+
+    Parameters
+    ----------
+    pixels : uint8 array of (H, W, 3)
+        Short side of at least 192 px.
+    seed : int
+        As for `normalise`, which gives the same window.
+    cut : bool, default True
+        False for what is a window already: the largest square is taken whole, and there is no overview.
+
+    Returns
+    -------
+    Picture
+        `pixels` uint8 (s, s, 3) with s from 224 to 304; `overview` with a short side from 352 to 512.
+
+    Raises
+    ------
+    SettingError
+        The picture is too small.
+    """
+    if not cut:
+        rng = np.random.default_rng(seed)
+        return Picture(pixels=normalise_window(window(pixels, rng, min(pixels.shape[:2])), rng))
+    # A stream of its own, so that the window does not depend on whether an overview is made.
+    whole = overview(pixels, np.random.default_rng([seed, 1]))
+    return Picture(pixels=normalise(pixels, seed), overview=Picture(pixels=whole))

@@ -34,6 +34,12 @@ class PictureRow:
     group: str
     """Pictures that share content or prompt share it; no group crosses a split."""
     split: str
+    tampered: int = -1
+    """1 where pixels were moved, pasted or painted by hand, 0 where not, -1 where nobody asks."""
+    edited: int = 0
+    """1 where only a part was synthesised."""
+    forged: bool = False
+    """A forgery of ours, or the untouched window beside it."""
 
 
 def read_rows(shared: Path, full: Path | None = None) -> list[PictureRow]:
@@ -74,6 +80,7 @@ def read_rows(shared: Path, full: Path | None = None) -> list[PictureRow]:
                     content=r["content"],
                     group=r["group"],
                     split=r["split"],
+                    tampered=_untouched(r),
                 )
             )
     _check(rows, json.loads((shared / "splits.json").read_text()))
@@ -102,7 +109,13 @@ def _whole(folder: Path, row: dict[str, str]) -> PictureRow:
         content=row["content"],
         group=group,
         split=row["split"],
+        tampered=_untouched(row),
     )
+
+
+def _untouched(row: dict[str, str]) -> int:
+    """Photographs count as not tampered with; of generated pictures it is not asked."""
+    return -1 if int(row["label"]) else 0
 
 
 def _check(rows: list[PictureRow], splits: dict[str, dict[str, list[str]]]) -> None:

@@ -21,7 +21,7 @@ from tellsign.errors import DecodeError, SettingError
 from tellsign.schemas import Label, Picture, Verdict
 
 from . import metrics
-from .conditions import NATIVE, Condition, Pixels, parse
+from .conditions import NATIVE, Condition, parse
 from .dataset import FAKE, REAL, Dataset, Item
 from .shortcuts import Traits, rules, traits
 
@@ -340,13 +340,12 @@ def _prepare(item: Item, conditions: Sequence[Condition], *, normalise: bool, se
     sha256 = _file_hash(item.path)
     try:
         picture = decode(item.path)
-        pixels: Pixels = picture.pixels
         if normalise:
-            from tellsign.data.normalise import normalise as pipeline
+            from tellsign.data.normalise import normalise_picture
 
             # Drawn from the content, so that neither class nor order nor place of the picture moves it.
             own = int.from_bytes(hashlib.sha256(f"{seed}/{sha256}".encode()).digest()[:8], "big")
-            pixels = pipeline(pixels, own)
+            picture = normalise_picture(picture.pixels, own)
     except (DecodeError, SettingError) as error:
         return _Prepared(item=item, sha256=sha256, troubles=(_trouble(item, error, None),))
     sources: list[tuple[str, Picture, Traits]] = []
@@ -356,12 +355,20 @@ def _prepare(item: Item, conditions: Sequence[Condition], *, normalise: bool, se
             sources.append((NATIVE, picture, traits(picture)))
             continue
         try:
-            damaged = decode(condition.apply(pixels))
+            damaged = _damaged(picture, condition)
         except (DecodeError, OSError, ValueError) as error:  # a side that the format cannot hold
             troubles.append(_trouble(item, error, condition.name))
             continue
         sources.append((condition.name, damaged, traits(damaged)))
     return _Prepared(item=item, sha256=sha256, sources=tuple(sources), troubles=tuple(troubles))
+
+
+def _damaged(picture: Picture, condition: Condition) -> Picture:
+    """The picture under a condition, and its overview likewise where it has one."""
+    damaged = decode(condition.apply(picture.pixels))
+    if picture.overview is None:
+        return damaged
+    return attrs.evolve(damaged, overview=decode(condition.apply(picture.overview.pixels)))
 
 
 def _trouble(item: Item, error: Exception, condition: str | None) -> Trouble:

@@ -122,6 +122,7 @@ BAD = {
         "source": NOT_OPTIONAL_TEXT,
         "facts": [{}, "JPEG"],
         "original": ["x", bytearray(b"x")],
+        "overview": ["x", IMAGE],  # one with an overview of its own: tests/sdk/test_overview.py
     },
     schemas.SemanticView: {"key": NOT_TEXT, "image": NOT_IMAGE, "width": NOT_COUNT, "height": NOT_COUNT},
     schemas.PixelView: {

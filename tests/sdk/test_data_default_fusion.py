@@ -2,7 +2,6 @@
 
 import json
 import math
-import zlib
 
 import attrs
 import numpy as np
@@ -10,15 +9,18 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from tellsign.data import default_fusion
-from tellsign.data.default_fusion import STRENGTHS, VERSIONS, score_table, scored, version_of
-from tellsign.data.normalise import SIDES, normalise
+from tellsign.data import default_fusion, scoring
+from tellsign.data.default_fusion import MACHINES, score_table
+from tellsign.data.forged import read_forged
 from tellsign.data.rows import PictureRow
+from tellsign.data.scoring import VERSIONS, Skipped, score_plugin, scored, version_of
+from tellsign.errors import SettingError
 from tellsign.fusion.bundle import Bundle
 from tellsign.fusion.features import columns
 from tellsign.fusion.table import ScoreTable
 from tellsign.schemas import Column, Declaration, NotApplicable, ScoreEvidence, Task
 
+STRENGTHS = tuple(strengths["pixel"] for strengths in MACHINES.values())
 DECLARATION = Declaration(
     name="pixel",
     version="1",
@@ -65,7 +67,7 @@ class RedDetector:
 @pytest.fixture(autouse=True)
 def detector(monkeypatch):
     RedDetector.made, RedDetector.sizes = [], []
-    monkeypatch.setattr(default_fusion, "Detector", RedDetector)
+    monkeypatch.setattr(scoring, "Detector", RedDetector)
     return RedDetector
 
 
@@ -85,31 +87,44 @@ def row(folder, label, source, number, pixels, split="fuse"):
 # -- versions -----------------------------------------------------------------------------------------------------
 
 
+def same(one, other):
+    return np.array_equal(one.pixels, other.pixels) and np.array_equal(one.whole.pixels, other.whole.pixels)
+
+
 def test_a_version_depends_on_the_picture_its_name_and_its_number(tmp_path):
     pixels = picture(0, 0, (500, 600))
     one, other = row(tmp_path, 0, "a", 1, pixels), row(tmp_path, 0, "a", 2, pixels)
     made = [version_of(pixels, one, v) for v in range(VERSIONS)]
     for v, out in enumerate(made):
-        assert out.dtype == np.uint8
-        assert out.shape[0] == out.shape[1]
-        assert SIDES[0] <= out.shape[0] <= SIDES[1]
-        assert np.array_equal(out, version_of(pixels.copy(), one, v))
-        assert not np.array_equal(out, version_of(pixels, other, v))
-        assert not np.array_equal(out, version_of(pixels, attrs.evolve(one, source="b"), v))
-    assert not np.array_equal(made[0], made[1])
+        assert same(out, version_of(pixels.copy(), one, v))
+        assert not same(out, version_of(pixels, other, v))
+        assert not same(out, version_of(pixels, attrs.evolve(one, source="b"), v))
+    assert not same(made[0], made[1])
     # Neither the folder that it lies in nor its class decides anything.
-    moved = attrs.evolve(one, path=tmp_path / "elsewhere" / one.path.name, label=1, group="g")
-    assert np.array_equal(made[1], version_of(pixels, moved, 1))
+    moved = attrs.evolve(one, path=tmp_path / "elsewhere" / one.path.name, label=1, group="g", tampered=1)
+    assert same(made[1], version_of(pixels, moved, 1))
 
 
-def test_the_first_version_is_the_pipelines_own_and_the_second_is_compressed_again(tmp_path):
+def test_the_second_version_is_compressed_once_more(tmp_path, monkeypatch):
     pixels = picture(0, 0, (500, 600))
     one = row(tmp_path, 0, "a", 1, pixels)
-    seeds = [zlib.crc32(f"a/a-1.png/{v}".encode()) for v in range(2)]
-    assert np.array_equal(version_of(pixels, one, 0), normalise(pixels, seeds[0]))
-    once, twice = normalise(pixels, seeds[1]), version_of(pixels, one, 1)
-    assert twice.shape == once.shape
-    assert 0 < np.abs(twice.astype(int) - once).mean() < 20
+    twice = version_of(pixels, one, 1)
+    monkeypatch.setattr(scoring, "reencode", lambda pixels, quality: pixels)
+    once = version_of(pixels, one, 1)
+    for a, b in ((once, twice), (once.whole, twice.whole)):
+        assert a.pixels.shape == b.pixels.shape
+        assert 0 < np.abs(a.pixels.astype(int) - b.pixels).mean() < 20
+
+
+def test_a_forgery_is_shown_whole_and_without_an_overview(tmp_path):
+    # A left half in red: a cut of 320 px out of 420 could lose a region at the edge.
+    pixels = picture(0, 0, (420, 420))
+    pixels[:, :20] = (255, 0, 0)
+    one = attrs.evolve(row(tmp_path, 1, "a", 1, pixels), forged=True)
+    for version in range(VERSIONS):
+        out = version_of(pixels, one, version)
+        assert out.overview is None
+        assert (out.pixels[:, 2] - np.array([255, 0, 0])).mean() < 30
 
 
 # -- scoring ------------------------------------------------------------------------------------------------------
@@ -128,17 +143,18 @@ def mixed(tmp_path):
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 16])
-def test_every_version_of_what_can_be_used_is_scored_in_order(mixed, capsys, chunk):
+def test_every_version_of_what_can_be_used_is_scored_in_order(mixed, chunk):
     detector = RedDetector(settings={"pixel": {"strength": "bundled"}})
-    found = list(scored(mixed, detector, versions=2, chunk=chunk))
+    answers = list(scored(mixed, detector, versions=2, chunk=chunk))
+    skipped = [a for a in answers if isinstance(a, Skipped)]
+    found = [a for a in answers if not isinstance(a, Skipped)]
+    assert [s.path.name for s in skipped] == ["broken.png", "a-7.png"]
+    assert "192 px" in skipped[1].why
     used = [r for r in mixed if r.path.name not in ("broken.png", "a-7.png")]
-    assert [r for r, _ in found] == [r for r in used for _ in range(2)]
-    assert max(RedDetector.sizes) <= chunk + 1
+    assert [(r, v) for r, v, _ in found] == [(r, v) for r in used for v in range(2)]
+    assert max(RedDetector.sizes) <= max(chunk, 2)
     assert sum(RedDetector.sizes) == 2 * len(used)
-    told = capsys.readouterr().err
-    assert "left out: broken.png" in told
-    assert "left out: a-7.png" in told
-    for r, line in found:
+    for r, _, line in found:
         assert set(line) == {"pixel.tower", "pixel.bundled"}
         assert math.isnan(line["pixel.tower"])
         assert math.isnan(line["pixel.bundled"]) == (r.source == "green")
@@ -146,10 +162,24 @@ def test_every_version_of_what_can_be_used_is_scored_in_order(mixed, capsys, chu
             assert (line["pixel.bundled"] > 3) == (r.label == 1)
 
 
-def test_a_table_has_both_strengths_rows_and_none_that_said_nothing(mixed, tmp_path):
-    table = score_table(mixed, {"pixel": DECLARATION}, device="cpu", out=tmp_path)
+def test_a_killed_scoring_goes_on_where_it_was(mixed, tmp_path):
+    cache = tmp_path / "scores.jsonl"
+    whole, _ = score_plugin(mixed, "pixel", {"strength": "tower"}, cache, versions=2)
+    text = cache.read_text()
+    cache.write_text(text[: len(text) // 2])  # in the middle of a line
+    RedDetector.sizes = []
+    again, _ = score_plugin(mixed, "pixel", {"strength": "tower"}, cache, versions=2)
+    assert again.keys() == whole.keys()
+    assert all(repr(again[k]) == repr(whole[k]) for k in whole)
+    assert 0 < sum(RedDetector.sizes) < 2 * 5
+
+
+def test_a_table_has_every_machines_rows_and_none_that_said_nothing(mixed, tmp_path):
+    table, skipped = score_table(mixed, {"pixel": DECLARATION}, device="cpu", out=tmp_path)
+    assert {s.path.name for s in skipped} == {"broken.png", "a-7.png"}
     assert [o["settings"]["pixel"]["strength"] for o in RedDetector.made] == list(STRENGTHS)
     assert {o["device"] for o in RedDetector.made} == {"cpu"}
+    assert {tuple(o["plugins"]) for o in RedDetector.made} == {("pixel",)}
     assert sorted(c.name for c in table.columns) == ["pixel.bundled", "pixel.tower"]
     assert len(table) == 2 * 4 * VERSIONS  # four usable pictures that are not green
     half = len(table) // 2
@@ -164,14 +194,68 @@ def test_a_table_has_both_strengths_rows_and_none_that_said_nothing(mixed, tmp_p
     assert table.source.tolist() == [g[0] for g in table.group]
 
 
-def test_what_was_scored_before_is_not_scored_again(mixed, tmp_path, monkeypatch):
-    before = score_table(mixed, {"pixel": DECLARATION}, device="cpu", out=tmp_path)
-    (tmp_path / "scores-bundled.json").unlink()
-    RedDetector.made = []
-    again = score_table(mixed, {"pixel": DECLARATION}, device="cpu", out=tmp_path)
-    assert [o["settings"]["pixel"]["strength"] for o in RedDetector.made] == ["bundled"]
+def test_what_was_scored_before_is_not_scored_again(mixed, tmp_path):
+    before, _ = score_table(mixed, {"pixel": DECLARATION}, device="cpu", out=tmp_path)
+    (tmp_path / "scores-pixel-bundled.jsonl").unlink()
+    RedDetector.sizes = []
+    again, _ = score_table(mixed, {"pixel": DECLARATION}, device="cpu", out=tmp_path)
+    assert sum(RedDetector.sizes) == 5 * VERSIONS
     np.testing.assert_array_equal(again.rows, before.rows)
     assert again.group.tolist() == before.group.tolist()
+
+
+def test_a_plugin_without_strengths_joins_the_rows_of_every_machine(mixed, tmp_path, monkeypatch):
+    other = attrs.evolve(DECLARATION, name="blue", columns=(Column(name="blue", evidence="blue"),))
+
+    class Both(RedDetector):
+        def __init__(self, **options):
+            (self.plugin,) = options["plugins"]
+            if self.plugin == "pixel":
+                super().__init__(**options)
+            self.declarations = {self.plugin: {"pixel": DECLARATION, "blue": other}[self.plugin]}
+
+        def collect_many(self, pictures):
+            if self.plugin == "pixel":
+                yield from super().collect_many(pictures)
+            else:
+                for _ in pictures:
+                    yield (ScoreEvidence(plugin="blue", task=Task.PIXEL, model="m", name="blue", score=0.5, logit=0.0),)
+
+    monkeypatch.setattr(scoring, "Detector", Both)
+    table, _ = score_table(mixed, {"pixel": DECLARATION, "blue": other}, device="cpu", out=tmp_path)
+    assert set(table.pattern_names()) == {"blue", "blue+pixel.bundled", "blue+pixel.tower"}
+    assert sorted(p.name for p in tmp_path.glob("scores-*")) == [
+        "scores-blue.jsonl",
+        "scores-pixel-bundled.jsonl",
+        "scores-pixel-tower.jsonl",
+    ]
+
+
+# -- forgeries ----------------------------------------------------------------------------------------------------
+
+
+def test_forged_rows_say_what_was_synthesised_and_what_was_moved(tmp_path):
+    (tmp_path / "manifest.csv").write_text(
+        "path,cls,kind,tool,ai_mask,ma_mask,group,source\n"
+        "pictures/1.png,1,blend,migan,masks/1-ai.png,masks/1-ma.png,g1,phone\n"
+        "pictures/2.png,0,copymove,paste,,masks/2-ma.png,g1,phone\n"
+        "pictures/3.png,1,generated,sdxl,ones,,g2,sdxl\n"
+        "pictures/4.png,0,untouched,none,,,g3,phone\n"
+    )
+    rows = read_forged(tmp_path, "fuse")
+    assert [(r.label, r.tampered, r.edited) for r in rows] == [(1, -1, 1), (0, 1, 0), (1, -1, 0), (0, 0, 0)]
+    assert [r.source for r in rows] == ["blend/migan", "phone", "generated/sdxl", "phone"]
+    assert {r.split for r in rows} == {"fuse"}
+    assert all(r.forged for r in rows)
+    assert rows[0].path == tmp_path / "pictures/1.png"
+
+
+def test_a_folder_that_was_not_forged_is_refused(tmp_path):
+    with pytest.raises(SettingError, match=r"forged takes a folder with manifest\.csv"):
+        read_forged(tmp_path, "fuse")
+    (tmp_path / "manifest.csv").write_text("path,label\na.png,1\n")
+    with pytest.raises(SettingError, match="ai_mask"):
+        read_forged(tmp_path, "fuse")
 
 
 # -- the command --------------------------------------------------------------------------------------------------

@@ -1,0 +1,162 @@
+"""Scores of the installed plugins on the project's pictures: what a fusion is trained on.
+
+Every picture is scored in several versions (another window, another compression, from the one normalising pipeline),
+plugin by plugin, so that a new plugin costs its own forward passes and nobody else's. What was scored is kept as JSON
+lines and is not scored again.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from tellsign.decoding import decode
+from tellsign.detector import Detector
+from tellsign.errors import DecodeError, SettingError
+from tellsign.fusion.features import feature_row
+from tellsign.schemas import HEADS, Picture
+
+from .normalise import normalise_picture, reencode
+from .rows import PictureRow
+
+VERSIONS = 2
+"""Versions of a picture: the first as the pipeline gives it, the second from another window and compressed harder."""
+
+Line = dict[str, float]
+"""A feature row: a number by column, NaN where the plugin did not answer."""
+Key = tuple[str, int]
+"""A picture's path as its row has it, and the version's number."""
+
+
+def version_of(pixels: NDArray[np.uint8], row: PictureRow, version: int) -> Picture:
+    """Version `version` of a picture.
+
+    Parameters
+    ----------
+    pixels : uint8 array of (H, W, 3)
+    row : PictureRow
+        Its source and file name seed the draws; its class does not. A forgery is not cut, lest its region be lost.
+    version : int
+        0 is what the pipeline gives; others are saved once more at a quality from 40 to 95.
+
+    Returns
+    -------
+    Picture
+        See `normalise_picture`.
+
+    Raises
+    ------
+    SettingError
+        The picture is too small.
+    """
+    seed = zlib.crc32(f"{row.source}/{row.path.name}/{version}".encode())
+    out = normalise_picture(pixels, seed, cut=not row.forged)
+    if version:
+        quality = int(np.random.default_rng(seed).integers(40, 96))
+        whole = None if out.overview is None else Picture(pixels=reencode(out.overview.pixels, quality))
+        out = Picture(pixels=reencode(out.pixels, quality), overview=whole)
+    return out
+
+
+@attrs.frozen(kw_only=True)
+class Skipped:
+    """A picture that was not scored."""
+
+    path: Path
+    why: str
+
+
+def scored(
+    rows: Sequence[PictureRow], detector: Detector, *, versions: int = VERSIONS, chunk: int = 16
+) -> Iterator[tuple[PictureRow, int, Line] | Skipped]:
+    """Feature rows of every version of every picture that can be read and is large enough, in order.
+
+    Parameters
+    ----------
+    rows : sequence of PictureRow
+    detector : Detector
+    versions : int
+    chunk : int
+        Pictures that are held and scored at once, at most; one row's versions at least.
+    """
+    size = max(1, chunk // versions)
+    for start in range(0, len(rows), size):
+        waiting: list[tuple[PictureRow, int, Picture]] = []
+        for row in rows[start : start + size]:
+            try:
+                pixels = decode(row.path).pixels
+                waiting += [(row, v, version_of(pixels, row, v)) for v in range(versions)]
+            except (DecodeError, SettingError) as error:
+                yield Skipped(path=row.path, why=str(error))
+        answers = detector.collect_many([p for _, _, p in waiting])
+        for (row, version, _), evidence in zip(waiting, answers, strict=True):
+            line: Line = {}
+            for head in HEADS:
+                line |= feature_row(evidence, detector.declarations, head)
+            yield row, version, line
+
+
+def score_plugin(
+    rows: Sequence[PictureRow],
+    plugin: str,
+    settings: Mapping[str, object],
+    cache: Path,
+    *,
+    device: str = "auto",
+    versions: int = VERSIONS,
+) -> tuple[dict[Key, Line], list[Skipped]]:
+    """Feature rows of one plugin, those in `cache` read and the others scored and appended to it.
+
+    Parameters
+    ----------
+    rows : sequence of PictureRow
+    plugin : str
+        An installed plugin.
+    settings : mapping
+        Its settings.
+    cache : Path
+        A file of JSON lines; a last line that a killed run left half written is scored again.
+    device : str
+    versions : int
+
+    Returns
+    -------
+    lines : dict of (path, version) to dict of column to float
+    skipped : list of Skipped
+        What cannot be read or is too small.
+    """
+    have = dict(_read(cache))
+    wanted = [r for r in rows if any((str(r.path), v) not in have for v in range(versions))]
+    skipped: list[Skipped] = []
+    if wanted:
+        with (
+            Detector(plugins=[plugin], device=device, settings={plugin: settings}) as detector,
+            cache.open("a") as file,
+        ):
+            for answer in scored(wanted, detector, versions=versions):
+                if isinstance(answer, Skipped):
+                    skipped.append(answer)
+                    continue
+                row, version, line = answer
+                file.write(json.dumps([str(row.path), version, line]) + "\n")
+                file.flush()
+                have[str(row.path), version] = line
+    return have, skipped
+
+
+def _read(cache: Path) -> Iterator[tuple[Key, Line]]:
+    if not cache.is_file():
+        return
+    lines = cache.read_text().splitlines(keepends=True)
+    whole = [x for x in lines if x.endswith("\n")]
+    if len(whole) < len(lines):
+        cache.write_text("".join(whole))
+    for text in whole:
+        path, version, line = json.loads(text)
+        yield (path, version), line
