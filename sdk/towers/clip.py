@@ -8,7 +8,7 @@ argument instead of changing its weights, so that plugins with different adapter
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.record: Callable[[Tensor], object] | None = None
+        """Called with the weights (B, heads, N, N) where they are asked for (`tellsign.alignment.recorded`)."""
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
@@ -55,7 +57,13 @@ class Attention(nn.Module):
         if lora is not None:
             qkv = lora.add(f"{name}.in_proj", x, qkv)
         q, k, v = qkv.view(b, n, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, width)
+        if self.record is None:
+            mixed = F.scaled_dot_product_attention(q, k, v)
+        else:
+            weights = ((q.float() * q.shape[-1] ** -0.5) @ k.float().transpose(-2, -1)).softmax(dim=-1)
+            self.record(weights)
+            mixed = (weights @ v.float()).to(v.dtype)
+        mixed = mixed.transpose(1, 2).reshape(b, n, width)
         out: Tensor = self.out_proj(mixed)
         return out if lora is None else lora.add(f"{name}.out_proj", mixed, out)
 

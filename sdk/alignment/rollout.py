@@ -1,0 +1,121 @@
+"""From attention weights and their gradients to one map per picture.
+
+Two published readings: gradient attention rollout, which X-AIGD aligns, and relevance propagation (Chefer et al.,
+arXiv 2103.15679), by which it judges explanations. The rollout code in circulation pairs gradients, which arrive from
+the last block backwards, with attentions counted forwards, and divides by a row sum that lost its axis; both are
+guarded by tests here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def attention_map(
+    logits: Tensor,
+    attentions: Sequence[Tensor],
+    *,
+    last: int | None = None,
+    per_head: bool = False,
+    skip: int = 1,
+    create_graph: bool = True,
+) -> Tensor:
+    """Where the class token looks for the sake of `logits`, by gradient attention rollout.
+
+    Parameters
+    ----------
+    logits : tensor of (B,) or (B, 1)
+        For "made by AI", computed from `attentions`.
+    attentions : sequence of tensors of (B, heads, N, N)
+        First block first.
+    last : int, optional
+        Roll out the last so many blocks only, which caps the memory of the second derivative.
+    per_head : bool, default False
+        False: the heads' mean, then what is positive. True: what is positive of each head, then the mean.
+    skip : int, default 1
+        Tokens before the patches: the class token and registers.
+    create_graph : bool, default True
+        Keep the graph, for a loss on the map.
+
+    Returns
+    -------
+    tensor of (B, N - skip)
+        In [0, 1]; the largest of each picture is 1. All 0 where nothing was looked at.
+    """
+    chosen = list(attentions if last is None else attentions[-last:])
+    gradients = torch.autograd.grad(logits.sum(), chosen, create_graph=create_graph)
+    return normalised(rollout(chosen, gradients, per_head=per_head)[:, 0, skip:])
+
+
+def normalised(attended: Tensor, epsilon: float = 1e-8) -> Tensor:
+    """Divided by each picture's maximum, (B, n) to (B, n).
+
+    The maximum is a constant to the gradient. If it were not, the map of a picture without artifacts could never reach
+    an all-zero target: its maximum would be 1 whatever the model did.
+    """
+    return attended / (attended.amax(dim=1, keepdim=True).detach() + epsilon)
+
+
+def rollout(attentions: Sequence[Tensor], gradients: Sequence[Tensor], *, per_head: bool = False) -> Tensor:
+    """Gradient attention rollout.
+
+    Parameters
+    ----------
+    attentions, gradients : sequences of tensors of (B, heads, N, N)
+        In one order, first block first.
+    per_head : bool, default False
+        See `attention_map`.
+
+    Returns
+    -------
+    tensor of (B, N, N)
+        Row i says how much of each input token is in output token i; its rows sum to 1. The identity that residual
+        connections add is part of it.
+    """
+    _check(attentions, gradients)
+    n = attentions[0].shape[-1]
+    identity = torch.eye(n, device=attentions[0].device, dtype=attentions[0].dtype)
+    out = identity.expand(attentions[0].shape[0], n, n)
+    for attention, gradient in zip(attentions, gradients, strict=True):
+        weighted = gradient * attention
+        mixed = weighted.relu().mean(dim=1) if per_head else weighted.mean(dim=1).relu()
+        mixed = (mixed + identity) / 2
+        out = (mixed / mixed.sum(dim=-1, keepdim=True)) @ out
+    return out
+
+
+def relevance(attentions: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    """Relevance propagation through self-attention (Chefer et al., equations 5 and 6).
+
+    Parameters
+    ----------
+    attentions, gradients : sequences of tensors of (B, heads, N, N)
+        First block first.
+
+    Returns
+    -------
+    tensor of (B, N, N)
+        R after the last block, from R = 1 and R + mean over heads of relu(gradient * attention) @ R.
+    """
+    _check(attentions, gradients)
+    n = attentions[0].shape[-1]
+    out = torch.eye(n, device=attentions[0].device, dtype=attentions[0].dtype).expand(attentions[0].shape[0], n, n)
+    for attention, gradient in zip(attentions, gradients, strict=True):
+        out = out + (gradient * attention).relu().mean(dim=1) @ out
+    return out
+
+
+def _check(attentions: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    if not attentions or len(attentions) != len(gradients):
+        raise ValueError(
+            f"attentions and gradients take as many tensors as there are blocks, at least one; "
+            f"got {len(attentions)} and {len(gradients)}"
+        )
+    shape = attentions[0].shape
+    for name, tensors in (("attentions", attentions), ("gradients", gradients)):
+        for tensor in tensors:
+            if tensor.shape != shape or tensor.ndim != 4 or shape[-1] != shape[-2]:
+                raise ValueError(f"{name} takes tensors of one shape (B, heads, N, N), got {tuple(tensor.shape)}")
