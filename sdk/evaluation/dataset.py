@@ -1,55 +1,17 @@
-"""Labelled pictures on disk: a CSV or a folder with real/ and fake/."""
+"""From DATA to labelled pictures: a table, a folder with real/ and fake/, or a benchmark as it was published."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
 import numpy as np
 
-from tellsign.errors import TellsignError
-
-REAL, FAKE = 0, 1
-_SIDES = {"real": REAL, "fake": FAKE}
-
-
-class DataError(TellsignError, ValueError):
-    """DATA cannot be evaluated; the message is one sentence that says what is wrong and where."""
-
-
-@attrs.frozen(kw_only=True)
-class Item:
-    """One labelled picture."""
-
-    path: Path
-    name: str
-    """The path as DATA writes it; what tables and error lists print."""
-    label: int
-    """1 = AI, 0 = real."""
-    source: str
-    """Collection that a real picture comes from, generator of a fake one."""
-    group: str
-    """Pictures of one group are drawn together by the bootstrap."""
-    mask: bool = False
-    """Whether DATA names a mask: parts of this picture are known to be edited."""
-
-
-@attrs.frozen(kw_only=True)
-class Dataset:
-    """What DATA holds, before any picture is opened."""
-
-    items: tuple[Item, ...]
-    data: str
-    """DATA as it was given."""
-    split: str | None = None
-    notes: tuple[str, ...] = ()
-    """Sentences that belong beside the numbers."""
-
-    def count(self, label: int) -> int:
-        """How many pictures have `label`."""
-        return sum(item.label == label for item in self.items)
+from . import layouts
+from .items import AI, FAKE, REAL, TAMPERED, DataError, Dataset, Item
+from .layouts.tree import Folder, Tree
+from .layouts.two_folders import plain_pictures
 
 
 def load(
@@ -59,136 +21,118 @@ def load(
     split: str | None = None,
     limit: int | None = None,
     seed: int = 0,
+    layout: str | None = None,
+    reals: str | Path | None = None,
+    per_subset: int | None = None,
 ) -> Dataset:
     """Read DATA.
 
     Parameters
     ----------
     data : str or Path
-        A CSV with the columns `path` (or `crop`) and `label` (1 = AI, 0 = real) and, where known, `generator`,
-        `source`, `group`, `mask` and `split`; or a folder with `real/` and `fake/`, whose sub-folders name the sources
-        and the generators.
+        A table with the columns `path` (or `crop`) and `label` (1 = AI, 0 = real) and, where known, `generator`,
+        `source`, `group`, `mask` and `split`; a folder with `real/` and `fake/`, whose sub-folders name the sources and
+        the generators; or any data set of `tellsign.evaluation.layouts`, as its archive unpacks.
     root : str or Path, optional
-        Where relative paths of the CSV start; the CSV's own folder by default.
+        Where relative paths of a list start; the list's own folder by default.
     split : str, optional
-        Take only the rows whose column `split` says so.
+        Take only this split, where DATA has any.
     limit : int, optional
         At most so many pictures: half of each class, spread evenly over its sources, drawn with `seed`.
     seed : int, default 0
+    layout : str, optional
+        Name of a layout; by default it is recognised.
+    reals : str or Path, optional
+        A folder of real pictures, for benchmarks that are published without; they count in every row of its table.
+    per_subset : int, optional
+        At most so many pictures of each class in every row of the benchmark's table, drawn with `seed`.
 
     Returns
     -------
     Dataset
-        With at least one picture of each label.
+        With at least one picture of each label, unless the data set is published with one class only.
 
     Raises
     ------
     DataError
-        DATA is not there, lacks a column, has a label other than 0 and 1, or lacks one of the classes.
+        DATA is not there, fits no layout or two, lacks a column, has a label other than 0 and 1, or lacks a class.
     """
     path = Path(data)
-    if path.is_dir():
-        if split is not None:
-            raise DataError(f"--split {split} needs a CSV with a column split, and {path} is a folder.")
-        if root is not None:
-            raise DataError(f"--root {root} is for the relative paths of a CSV, and {path} is a folder.")
-        items, notes = _from_folder(path)
-    elif path.is_file():
-        items, notes = _from_csv(path, Path(root) if root is not None else path.parent, split)
-    else:
-        raise DataError(f"DATA must be a CSV file or a folder with real/ and fake/, and {path} is neither.")
-    for label, word in ((REAL, "real (label 0)"), (FAKE, "AI (label 1)")):
+    if not path.is_dir() and not path.is_file():
+        raise DataError(
+            f"DATA must be a table (CSV, JSON, parquet) or a folder with real/ and fake/ or a known data set, and "
+            f"{path} is neither."
+        )
+    chosen = layouts.by_name(layout) if layout is not None else layouts.recognise(path)
+    if path.is_dir() and root is not None and chosen.name in ("plain", "dda-pairs"):
+        raise DataError(f"--root {root} is for the relative paths of a list, and {path} is a folder.")
+    reading = layouts.read(path, chosen, layouts.Options(split=split, root=None if root is None else Path(root)))
+    if split is not None and reading.split is None:
+        raise DataError(f"--split {split} is for data sets with splits, and {chosen.title} ({path}) has none.")
+    items = list(reading.items)
+    notes = list(reading.notes)
+    if reals is not None:
+        items += _reals(Path(reals), items)
+    if chosen.known != "published":
+        notes.append(f"Read as {chosen.title}, whose layout is known {chosen.known}; docs/evaluation.md says how.")
+    first, second = ("real", "AI") if reading.asks == AI else ("authentic", "tampered")
+    for label, word in ((REAL, f"{first} (label 0)"), (FAKE, f"{second} (label 1)")):
         if not any(item.label == label for item in items):
-            where = f"split {split} of {path}" if split else str(path)
-            raise DataError(f"Both classes are needed, and {where} holds no {word} picture.")
+            where = f"split {reading.split} of {path}" if reading.split else str(path)
+            if not reading.one_class or not items:
+                raise DataError(f"Both classes are needed, and {where} holds no {word} picture.")
+            notes.append(
+                f"{where} holds no {word} picture, so nothing that compares the classes (AUC, balanced accuracy) is "
+                "given" + ("; --real FOLDER adds some." if label == REAL else ".")
+            )
+    if per_subset is not None:
+        items = _per_subset(items, per_subset, seed)
     if limit is not None:
         items = _limited(items, limit, seed)
-    return Dataset(items=tuple(items), data=str(data), split=split, notes=tuple(notes))
-
-
-def _from_folder(folder: Path) -> tuple[list[Item], list[str]]:
-    sides = {_SIDES[p.name.lower()]: p for p in sorted(folder.iterdir()) if p.is_dir() and p.name.lower() in _SIDES}
-    if len(sides) < len(_SIDES):
-        have = ", ".join(sorted(p.name + "/" for p in folder.iterdir() if p.is_dir())) or "no sub-folder"
-        raise DataError(f"The folder {folder} must hold real/ and fake/, and it has {have}.")
-    items: list[Item] = []
-    for label in (REAL, FAKE):
-        side = sides[label]
-        # Every file that is not hidden counts: one with a wrong suffix is named as unreadable, not dropped in silence.
-        for path in sorted(side.rglob("*")):
-            inside = path.relative_to(side)
-            if not path.is_file() or any(part.startswith(".") for part in inside.parts):
-                continue
-            name = path.relative_to(folder).as_posix()
-            source = inside.parts[0] if len(inside.parts) > 1 else side.name
-            items.append(Item(path=path, name=name, label=label, source=source, group=name))
-    return items, []
-
-
-def _from_csv(path: Path, root: Path, split: str | None) -> tuple[list[Item], list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle)
-            columns = [c.strip() for c in reader.fieldnames or []]
-            reader.fieldnames = columns
-            rows = [(reader.line_num, row) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a CSV in UTF-8 ({error}).") from error
-    where = "path" if "path" in columns else "crop"
-    found = ", ".join(columns) or "none"
-    if where not in columns:
-        raise DataError(f"{path} needs a column path (or crop), and its columns are: {found}.")
-    if "label" not in columns:
-        raise DataError(f"{path} needs a column label, and its columns are: {found}.")
-    notes = []
-    if split is not None:
-        if "split" not in columns:
-            raise DataError(f"--split {split} needs a column split in {path}, and its columns are: {found}.")
-        splits = sorted({(row["split"] or "").strip() for _, row in rows})
-        rows = [(line, row) for line, row in rows if (row["split"] or "").strip() == split]
-        if not rows:
-            raise DataError(f"{path} has no split {split}, and its splits are: {', '.join(splits) or 'none'}.")
-    elif len({row["split"] for _, row in rows} if "split" in columns else ()) > 1:
-        notes.append("DATA has a column split and all of its splits are evaluated together; --split NAME takes one.")
-    items: dict[str, Item] = {}
-    first: dict[str, int] = {}
-    repeated = 0
-    for line, row in rows:
-        item = _item(row, line, path, root, where)
-        before = items.get(item.name)
-        if before is None:
-            items[item.name], first[item.name] = item, line
-        elif before.label == item.label:
-            repeated += 1
-        else:
-            raise DataError(
-                f"{path} gives {item.name} label {before.label} in line {first[item.name]} and label "
-                f"{item.label} in line {line}."
-            )
-    if not items:
-        raise DataError(f"{path} has a header and no rows.")
-    if repeated:
-        notes.append(f"{repeated} rows repeat a picture that an earlier row names; each picture is counted once.")
-    return list(items.values()), notes
-
-
-def _item(row: dict[str, str], line: int, path: Path, root: Path, where: str) -> Item:
-    def cell(name: str) -> str:
-        return (row.get(name) or "").strip()
-
-    name = cell(where)
-    if not name:
-        raise DataError(f"{path}, line {line}: the column {where} is empty.")
-    # Tables that passed through a float column write 1.0.
-    label = {"0": REAL, "1": FAKE, "0.0": REAL, "1.0": FAKE}.get(cell("label"))
-    if label is None:
-        raise DataError(f"{path}, line {line}: label must be 0 (real) or 1 (AI), got {cell('label')!r}.")
-    source = cell("source") or ("real" if label == REAL else "")
-    if label == FAKE:
-        source = cell("generator") or source or "fake"
-    return Item(
-        path=root / name, name=name, label=label, source=source, group=cell("group") or name, mask=bool(cell("mask"))
+    return Dataset(
+        items=tuple(items),
+        data=str(data),
+        split=reading.split,
+        notes=tuple(notes),
+        layout=chosen.name,
+        asks=reading.asks,
     )
+
+
+def _reals(folder: Path, items: Sequence[Item]) -> list[Item]:
+    """Pictures of `--real`, grouped with the fakes of the same stem where the data set groups by stem."""
+    if not folder.is_dir():
+        raise DataError(f"--real must be a folder of real pictures, and {folder} is not one.")
+    every = tuple(dict.fromkeys(s for item in items for s in item.subsets))
+    groups = {item.group for item in items}
+    prefixes = {group.rsplit("/", 1)[0] for group in groups if "/" in group}
+    out = []
+    for item in plain_pictures(Folder(folder), Tree(folder), REAL):
+        stem = item.path.stem
+        shared = next((f"{p}/{stem}" for p in sorted(prefixes) if f"{p}/{stem}" in groups), None)
+        name = f"{folder.name}/{item.name}"
+        out.append(attrs.evolve(item, name=name, group=shared or name, subsets=every))
+    if not out:
+        raise DataError(f"--real {folder} holds no file.")
+    return out
+
+
+def _per_subset(items: Sequence[Item], most: int, seed: int) -> list[Item]:
+    if most < 1:
+        raise DataError(f"Pictures per row of the table must be at least 1, got {most}.")
+    order = np.random.default_rng(seed).permutation(len(items))
+    taken: dict[tuple[str, int], int] = {}
+    keep: dict[int, Item] = {}
+    for i in map(int, order):
+        item = items[i]
+        rows = item.subsets or ((item.source,) if item.label == FAKE else ("",))
+        # A real picture that serves several rows stays in those that still want it, and is scored once.
+        wants = tuple(s for s in rows if taken.get((s, item.label), 0) < most)
+        if wants:
+            keep[i] = attrs.evolve(item, subsets=wants) if item.subsets else item
+            for s in wants:
+                taken[s, item.label] = taken.get((s, item.label), 0) + 1
+    return [keep[i] for i in sorted(keep)]
 
 
 def _limited(items: Sequence[Item], limit: int, seed: int) -> list[Item]:
@@ -209,3 +153,6 @@ def _limited(items: Sequence[Item], limit: int, seed: int) -> list[Item]:
     take = queues[FAKE][:fakes]
     take += queues[REAL][: limit - len(take)]
     return [items[i] for i in sorted(take)]
+
+
+__all__ = ["AI", "FAKE", "REAL", "TAMPERED", "DataError", "Dataset", "Item", "load"]

@@ -160,7 +160,7 @@ class Bootstrap:
     """
 
     label: NDArray[np.int_]
-    group: Sequence[str]
+    group: Sequence[str] | NDArray[np.object_]
     draws: int = 1000
     seed: int = 0
 
@@ -193,13 +193,17 @@ class Bootstrap:
         dict from str to (float, float) or None
             None where no draw has a value.
         """
+        return {name: _percentiles(values, share) for name, values in self.values(statistics).items()}
+
+    def values(self, statistics: Mapping[str, Statistic]) -> dict[str, Floats]:
+        """Statistics of every draw, all from the same draws; float (draws,) each, empty without draws or pictures."""
         if self.draws == 0 or len(self.label) == 0 or not statistics:
-            return dict.fromkeys(statistics)
+            return {name: np.empty(0) for name in statistics}
         values: dict[str, list[Floats]] = {name: [] for name in statistics}
         for weights in self.blocks():
             for name, statistic in statistics.items():
                 values[name].append(statistic(weights))
-        return {name: _percentiles(np.concatenate(parts), share) for name, parts in values.items()}
+        return {name: np.concatenate(parts) for name, parts in values.items()}
 
 
 def _percentiles(values: Floats, share: float) -> Interval | None:
@@ -271,7 +275,12 @@ def weighted_ece(label: NDArray[np.int_], p: Floats, base: Floats, bins: int = B
 
 
 def summarise(
-    label: NDArray[np.int_], p: Floats, group: Sequence[str], *, draws: int = 1000, seed: int = 0
+    label: NDArray[np.int_],
+    p: Floats,
+    group: Sequence[str] | NDArray[np.object_],
+    *,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> dict[str, float | Interval | None]:
     """Every metric that needs only labels and probabilities, with `<name>_ci` beside each.
 

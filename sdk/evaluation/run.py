@@ -7,7 +7,7 @@ import platform
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -15,21 +15,30 @@ from typing import Any, Protocol
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
-from tellsign.decoding import decode
+from tellsign.decoding import decode, encode_jpeg
 from tellsign.errors import DecodeError, SettingError
-from tellsign.schemas import Label, Picture, Verdict
+from tellsign.schemas import Picture, Verdict
 
-from . import metrics
+from . import curves, metrics, paper, pixels
+from .compare import paired
 from .conditions import NATIVE, Condition, parse
-from .dataset import FAKE, REAL, Dataset, Item
-from .shortcuts import Traits, rules, traits
+from .dataset import AI, FAKE, REAL, Dataset, Item
+from .journal import Journal
+from .outcomes import LABELS, Outcome, Row, Store
+from .peers import CallablePeer, ListedPeer, columns_of, probabilities
+from .shortcuts import Traits, audit, traits
+from .summary import POOLED, SMALL, summary
 
-SMALL = 30
-"""Generators with fewer pictures than this are pooled."""
-POOLED = f"(others, n < {SMALL} each)"
-AI_LABELS = (Label.AI_GENERATED.value, Label.AI_EDITED.value)
+ALIGNMENTS = {
+    "jpeg96": "generated pictures stored without loss are saved as JPEG, quality 96, 4:2:0; real ones untouched"
+}
+"""Ways to make the classes' formats alike that papers use, by name."""
+_ALIGNED_QUALITY = 96
+_LOSSLESS = ("PNG", "BMP", "TIFF", "GIF")
 _AHEAD = 2  # pictures that are decoded while the detector is busy
+_AT_ONCE = 8  # conditions of one picture that are made together; of a longer list half as many, being a grid's
 _BATCH = 8  # the detector holds two batches of pictures, which at an accelerator's own batch size are gigabytes
 
 
@@ -47,16 +56,6 @@ class ManyDetector(Protocol):
 
 
 @attrs.frozen(kw_only=True)
-class Row:
-    """What is kept of one picture under one condition."""
-
-    item: Item
-    p_ai: float | None
-    label: str
-    traits: Traits
-
-
-@attrs.frozen(kw_only=True)
 class Trouble:
     """One picture that could not be scored."""
 
@@ -68,11 +67,40 @@ class Trouble:
 
 
 @attrs.frozen(kw_only=True)
+class Preparation:
+    """What is done to every picture before its conditions, alike for both classes but for `align`."""
+
+    normalise: bool = False
+    align: str | None = None
+    seed: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Maps:
+    """How heat maps are held against masks."""
+
+    name: str | None = None
+    """`plugin` or `plugin:map`; by default the verdict's own heat map."""
+    scaling: pixels.Scaling = "own"
+
+
+@attrs.frozen(kw_only=True)
 class _Prepared:
-    item: Item
+    place: int
+    asked: int
     sha256: str
     sources: tuple[tuple[str, Picture, Traits], ...] = ()
+    known: tuple[tuple[str, Outcome], ...] = ()
     troubles: tuple[Trouble, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class _Waiting:
+    place: int
+    condition: str
+    traits: Traits
+    key: str
+    peers: dict[str, float | None]
 
 
 def evaluate(
@@ -84,6 +112,12 @@ def evaluate(
     seed: int = 0,
     draws: int = 1000,
     progress: Callable[[int, int], None] | None = None,
+    align: str | None = None,
+    peers: Sequence[CallablePeer | ListedPeer] = (),
+    maps: Maps | None = None,
+    journal: Path | None = None,
+    setup: Mapping[str, Any] | None = None,
+    scores: bool = True,
 ) -> dict[str, Any]:
     """Score every picture under every condition and count.
 
@@ -94,7 +128,7 @@ def evaluate(
     detector : Detector
         Anything with `detect_many` and `versions` as `tellsign.Detector` has them.
     conditions : str or sequence of str, default "native"
-        Names out of `tellsign.evaluation.conditions.CONDITIONS`; `overall` is measured under the first.
+        Names out of `tellsign.evaluation.conditions`; `overall` is measured under the first.
     normalise : bool, default False
         Put every picture through `tellsign.data.normalise` first; pictures that are too small for it are left out and
         named. By default pictures are judged as they are on disk.
@@ -104,212 +138,326 @@ def evaluate(
         Bootstrap draws; 0 gives no intervals.
     progress : callable, optional
         Called with (scored, all), pictures times conditions.
+    align : str, optional
+        One of `ALIGNMENTS`.
+    peers : sequence of CallablePeer or ListedPeer
+        Other detectors; a callable one is given the very pictures that this one is given.
+    maps : Maps, optional
+        Which heat map is held against the data set's masks, and how. Not where `normalise` moves the pixels.
+    journal : Path, optional
+        Where answers are written as they come; those that are there already are taken from it.
+    setup : mapping, optional
+        What else an answer depends on (plugin settings, device), so that the journal tells runs apart.
+    scores : bool, default True
+        Keep every picture's probability in the report; two reports can only be compared with them.
 
     Returns
     -------
     dict
         Only what JSON holds: overall, by_generator, by_condition, by_real_source, worst_generator, worst_real_source,
-        trivial_rules, risk_coverage, errors, notices, warnings, versions, data_hash, settings, seconds.
+        trivial_rules, risk_coverage, audit, paper, roc, reliability, pixels, peers, comparisons, mistakes, pictures,
+        errors, notices, warnings, versions, data_hash, settings, seconds.
 
     Raises
     ------
     SettingError
-        An unknown condition.
+        An unknown condition or alignment.
+    PeerError
+        A peer failed; what was scored before is in the journal.
     """
     chosen = parse(conditions)
-    started = time.perf_counter()
-    rows: dict[str, list[Row]] = {c.name: [] for c in chosen}
-    troubles: list[Trouble] = []
-    notices: Counter[str] = Counter()
-    hashes: list[tuple[Item, str]] = []
-    versions: dict[str, str] = {}
-    waiting: deque[tuple[Item, str, Traits]] = deque()
-    total, done = len(dataset.items) * len(chosen), 0
-    counting = threading.Lock()  # the detector may draw its sources in another thread
+    if align is not None and align not in ALIGNMENTS:
+        raise SettingError("align", f"one of {', '.join(ALIGNMENTS)}, or None", align)
+    names = [p.name for p in peers]
+    if len(set(names)) < len(names):
+        raise SettingError("peers", "one name each (NAME=module:callable)", names)
+    preparation = Preparation(normalise=normalise, align=align, seed=seed)
+    maps = maps or Maps()
+    if journal is None:
+        run = _Run(dataset, detector, chosen, preparation, peers, maps, None, progress)
+        run.score()
+        return _report(run, draws=draws, scores=scores)
+    facts = {
+        "versions": {**_libraries(), **dict(detector.versions)},
+        "preparation": attrs.asdict(preparation),
+        "maps": attrs.asdict(maps),
+        "peers": {p.name: p.where for p in peers if isinstance(p, CallablePeer)},
+        **(setup or {}),
+    }
+    with Journal(journal, facts) as book:
+        run = _Run(dataset, detector, chosen, preparation, peers, maps, book, progress)
+        run.score()
+        return _report(run, draws=draws, scores=scores)
 
-    def tick(count: int = 1) -> None:
-        nonlocal done
-        with counting:
-            done += count
-            if progress is not None:
-                progress(done, total)
 
-    def sources() -> Iterator[Picture]:
+class _Run:
+    """One pass over a data set."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        detector: ManyDetector,
+        chosen: tuple[Condition, ...],
+        preparation: Preparation,
+        peers: Sequence[CallablePeer | ListedPeer],
+        maps: Maps,
+        journal: Journal | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.started = time.perf_counter()
+        self.dataset, self.detector, self.chosen = dataset, detector, chosen
+        self.preparation, self.maps, self.journal, self.progress = preparation, maps, journal, progress
+        self.peers = peers
+        self.live = [p for p in peers if isinstance(p, CallablePeer)]
+        self.listed = [p for p in peers if isinstance(p, ListedPeer)]
+        self.stores = {c.name: Store(dataset.items, [p.name for p in peers]) for c in chosen}
+        self.hashes = np.zeros((len(dataset.items), 32), np.uint8)
+        self.missing = np.ones(len(dataset.items), bool)
+        self.troubles: list[Trouble] = []
+        self.notices: Counter[str] = Counter()
+        self.versions: dict[str, str] = {}
+        self.resumed = 0
+        self.total, self.done = len(dataset.items) * len(chosen), 0
+        step = _AT_ONCE if len(chosen) <= _AT_ONCE else _AT_ONCE // 2
+        self._parts = [chosen[i : i + step] for i in range(0, len(chosen), step)]
+        self._waiting: deque[_Waiting] = deque()
+        self._counting = threading.Lock()  # the detector may draw its sources in another thread
+
+    def score(self) -> None:
+        """Ask the detector, and whoever else was named, about every picture."""
+        for answer in self.detector.detect_many(self._sources(), batch_size=_BATCH, on_error="return"):
+            waiting = self._waiting.popleft()
+            item = self.dataset.items[waiting.place]
+            self._tick()
+            if not isinstance(answer, Verdict):
+                self.troubles.append(_trouble(item, answer.error, waiting.condition))
+                continue
+            outcome = Outcome(
+                label=answer.label.value,
+                p_ai=answer.p_ai,
+                p_tampered=answer.p_tampered,
+                traits=waiting.traits,
+                hits=self._hits(item, answer, waiting.condition),
+                peers=waiting.peers,
+                notices=tuple(f"{n.plugin or 'tellsign'}: {n.code}" for n in answer.warnings),
+                versions={} if self.versions else dict(answer.versions),
+            )
+            if self.journal is not None:
+                self.journal.add(waiting.key, waiting.condition, attrs.evolve(outcome, versions=dict(answer.versions)))
+            self._keep(waiting.place, waiting.condition, outcome)
+        if self._waiting or self.done != self.total:
+            raise RuntimeError(f"detect_many answered {self.done} of {self.total} pictures")
+
+    def _sources(self) -> Iterator[Picture]:
+        buffered: list[tuple[_Prepared, str, Picture, Traits]] = []
         with ThreadPoolExecutor(_AHEAD, "tellsign-eval") as pool:
-            for prepared in _ahead(
-                pool, lambda item: _prepare(item, chosen, normalise=normalise, seed=seed), dataset.items
-            ):
-                hashes.append((prepared.item, prepared.sha256))
-                troubles.extend(prepared.troubles)
-                tick(len(chosen) - len(prepared.sources))
-                for name, source, seen in prepared.sources:
-                    waiting.append((prepared.item, name, seen))
-                    yield source
+            units = ((place, k) for place in range(len(self.dataset.items)) for k in range(len(self._parts)))
+            for prepared in _ahead(pool, self._prepare, units):
+                place = prepared.place
+                if prepared.sha256:
+                    self.hashes[place] = np.frombuffer(bytes.fromhex(prepared.sha256), np.uint8)
+                    self.missing[place] = False
+                self.troubles.extend(prepared.troubles)
+                for name, outcome in prepared.known:
+                    self._keep(place, name, outcome)
+                self.resumed += len(prepared.known)
+                self._tick(prepared.asked - len(prepared.sources))
+                buffered += [(prepared, *source) for source in prepared.sources]
+                # Peers are given a batch; where there is none, nothing waits for one.
+                if not self.live or len(buffered) >= _BATCH:
+                    yield from self._handed_on(buffered)
+                    buffered = []
+            yield from self._handed_on(buffered)
 
-    for answer in detector.detect_many(sources(), batch_size=_BATCH, on_error="return"):
-        item, name, seen = waiting.popleft()
-        tick()
-        if isinstance(answer, Verdict):
-            versions = versions or dict(answer.versions)
-            notices.update(f"{n.plugin or 'tellsign'}: {n.code}" for n in answer.warnings)
-            rows[name].append(Row(item=item, p_ai=answer.p_ai, label=answer.label.value, traits=seen))
-        else:
-            troubles.append(_trouble(item, answer.error, name))
-    if waiting or done != total:
-        raise RuntimeError(f"detect_many answered {done} of {total} pictures")
+    def _handed_on(self, batch: Sequence[tuple[_Prepared, str, Picture, Traits]]) -> Iterator[Picture]:
+        answers = {p.name: p.scores([picture for _, _, picture, _ in batch]) for p in self.live} if batch else {}
+        for n, (prepared, name, picture, seen) in enumerate(batch):
+            key = _key(prepared.sha256, self.dataset.items[prepared.place])
+            own = {peer: scores[n] for peer, scores in answers.items()}
+            self._waiting.append(_Waiting(place=prepared.place, condition=name, traits=seen, key=key, peers=own))
+            yield picture
 
-    blocks = {name: summary(found, draws=draws, seed=seed) for name, found in rows.items()}
-    first = blocks[chosen[0].name]
-    return {
+    def _prepare(self, unit: tuple[int, int]) -> _Prepared:
+        """Everything of one picture, under a few conditions, that needs no detector; runs in a thread."""
+        place, part = unit
+        item, asked = self.dataset.items[place], self._parts[part]
+        sha256, picture = "", None
+        known: list[tuple[str, Outcome]] = []
+        troubles: list[Trouble] = []
+        try:
+            sha256 = content_hash(item)
+            if self.journal is not None and sha256:
+                found = [(c.name, self.journal.get(_key(sha256, item), c.name)) for c in asked]
+                known = [(name, outcome) for name, outcome in found if outcome is not None]
+            if len(known) < len(asked):
+                picture = picture_of(item, sha256, self.preparation)
+        except (DecodeError, SettingError) as error:
+            troubles += [_trouble(item, error, None)] if part == 0 else []  # once, however many conditions there are
+        sources: list[tuple[str, Picture, Traits]] = []
+        there = {name for name, _ in known}
+        for condition in asked:
+            if picture is None or condition.name in there:
+                continue
+            try:
+                shown = damaged(picture, condition)
+            except (DecodeError, OSError, ValueError) as error:  # a side that the format cannot hold
+                troubles.append(_trouble(item, error, condition.name))
+                continue
+            sources.append((condition.name, shown, traits(shown)))
+        return _Prepared(
+            place=place,
+            asked=len(asked),
+            sha256=sha256,
+            sources=tuple(sources),
+            known=tuple(known),
+            troubles=tuple(troubles),
+        )
+
+    def _hits(self, item: Item, verdict: Verdict, condition: str) -> tuple[int, int, int] | None:
+        """Pixels found, accused and missed, where the data set has a mask and the verdict a map."""
+        if item.truth is None or self.preparation.normalise:
+            return None
+        evidence = pixels.chosen_map(verdict, self.maps.name)
+        if evidence is None:
+            return None
+        try:
+            truth = item.truth.mask(verdict.height, verdict.width)
+        except DecodeError as error:
+            self.troubles.append(
+                Trouble(path=item.name, condition=condition, code="mask", message=f"its mask: {error.message}")
+            )
+            return None
+        found = pixels.prediction(evidence, verdict.height, verdict.width, self.maps.scaling)
+        return pixels.count(found, truth)
+
+    def _keep(self, place: int, condition: str, outcome: Outcome) -> None:
+        item = self.dataset.items[place]
+        if self.listed:
+            scores = {p.name: p.score(item, condition, NATIVE) for p in self.listed}
+            outcome = attrs.evolve(outcome, peers={**outcome.peers, **scores})
+        self.versions = self.versions or dict(outcome.versions)
+        self.notices.update(outcome.notices)
+        self.stores[condition].add(place, outcome)
+
+    def _tick(self, count: int = 1) -> None:
+        with self._counting:
+            self.done += count
+            if self.progress is not None:
+                self.progress(self.done, self.total)
+
+
+def picture_of(item: Item, sha256: str, preparation: Preparation) -> Picture:
+    """The picture that is judged: decoded, and prepared as the run asks. The one place where an item becomes pixels.
+
+    Parameters
+    ----------
+    item : Item
+    sha256 : str
+        Of its file; seeds `normalise`, so that neither class nor order nor place of the picture moves the draw.
+    preparation : Preparation
+
+    Raises
+    ------
+    DecodeError
+        It cannot be read.
+    SettingError
+        It is too small to be normalised.
+    """
+    picture = decode(item.file)
+    if preparation.align is not None and item.label == FAKE and _is_lossless(picture):
+        picture = decode(encode_jpeg(picture.pixels, _ALIGNED_QUALITY))
+    if preparation.normalise:
+        from tellsign.data.normalise import normalise_picture
+
+        own = int.from_bytes(hashlib.sha256(f"{preparation.seed}/{sha256}".encode()).digest()[:8], "big")
+        picture = normalise_picture(picture.pixels, own)
+    return picture
+
+
+def damaged(picture: Picture, condition: Condition) -> Picture:
+    """The picture under a condition, and its overview likewise where it has one."""
+    if condition.name == NATIVE:
+        return picture
+    shown = decode(condition.apply(picture.pixels))
+    if picture.overview is None:
+        return shown
+    return attrs.evolve(shown, overview=decode(condition.apply(picture.overview.pixels)))
+
+
+def _is_lossless(picture: Picture) -> bool:
+    return picture.facts is None or (picture.facts.container in _LOSSLESS and not picture.facts.quantization)
+
+
+def content_hash(item: Item) -> str:
+    """SHA-256 of a picture's file; empty where there is none."""
+    if item.content is not None:
+        return hashlib.sha256(item.content.read()).hexdigest()
+    if not item.path.is_file():  # a pipe would be read for ever
+        return ""
+    try:
+        with item.path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _key(sha256: str, item: Item) -> str:
+    """What the journal calls a picture; one content with two masks has two pixel counts."""
+    return sha256 if item.truth is None else f"{sha256}/{item.truth.fingerprint}"
+
+
+def _report(run: _Run, *, draws: int, seed: int | None = None, scores: bool) -> dict[str, Any]:
+    seed = run.preparation.seed if seed is None else seed
+    dataset, stores, first_name = run.dataset, run.stores, run.chosen[0].name
+    tables = {name: store.columns(dataset.asks) for name, store in stores.items()}
+    blocks = {name: summary(table, draws=draws, seed=seed) for name, table in tables.items()}
+    first, table = blocks[first_name], tables[first_name]
+    peers, comparisons = _peers(run, tables, draws=draws, seed=seed)
+    hits = {name: _pixels(stores[name], draws=draws, seed=seed) for name in stores}
+    report: dict[str, Any] = {
         **first,
-        "by_condition": {name: _condition_block(block) for name, block in blocks.items()},
-        "errors": {
-            "unreadable": len({t.path for t in troubles if t.condition is None}),
-            "not_scored": sum(t.condition is not None for t in troubles),
-            "files": [attrs.asdict(t) for t in troubles],
+        "by_condition": {
+            name: _condition_block(block) | ({"pixels": hits[name]} if hits[name] else {})
+            for name, block in blocks.items()
         },
-        "notices": dict(sorted(notices.items())),
-        "warnings": [
-            *dataset.notes,
-            *_warnings(first, hashes, troubles, notices, pictures=len(dataset.items), normalise=normalise),
-        ],
-        "versions": {**_libraries(), **dict(detector.versions), **versions},
-        "data_hash": _data_hash(hashes),
+        "audit": audit(table.traits, table.label),
+        "paper": paper.table(table, draws=draws, seed=seed),
+        "roc": curves.roc(table),
+        "reliability": curves.reliability(table),
+        "pixels": hits[first_name],
+        "peers": peers,
+        "comparisons": comparisons,
+        "mistakes": _mistakes(run, stores[first_name]),
+        "errors": {
+            "unreadable": len({t.path for t in run.troubles if t.condition is None}),
+            "not_scored": sum(t.condition is not None for t in run.troubles),
+            "files": [attrs.asdict(t) for t in run.troubles],
+        },
+        "notices": dict(sorted(run.notices.items())),
+        "warnings": [*dataset.notes, *_warnings(run, first, hits[first_name])],
+        "versions": {**_libraries(), **dict(run.detector.versions), **run.versions},
+        "data_hash": _data_hash(run),
         "settings": {
             "data": dataset.data,
+            "layout": dataset.layout,
+            "asks": dataset.asks,
             "split": dataset.split,
             "pictures": len(dataset.items),
-            "pipeline": "normalise" if normalise else "as-is",
-            "conditions": {c.name: c.summary for c in chosen},
+            "pipeline": "normalise" if run.preparation.normalise else "as-is",
+            "align": None if run.preparation.align is None else ALIGNMENTS[run.preparation.align],
+            "map": {"name": run.maps.name, "scaling": run.maps.scaling, "cut": pixels.CUT},
+            "conditions": {c.name: c.summary for c in run.chosen},
+            "curves": {c.name: [c.family, c.strength] for c in run.chosen if c.family is not None},
+            "peers": {p.name: p.where for p in run.peers},
             "seed": seed,
             "bootstrap_draws": draws,
             "ece_bins": metrics.BINS,
             "cut": metrics.CUT,
         },
-        "seconds": time.perf_counter() - started,
     }
-
-
-def summary(rows: Sequence[Row], *, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """All numbers of one condition.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-    draws, seed : int
-        Of the bootstrap.
-
-    Returns
-    -------
-    dict
-        overall, by_generator, by_real_source, worst_generator, worst_real_source, trivial_rules, risk_coverage.
-    """
-    # A picture that no plugin could judge has no probability. It counts as uncertain and has no rank among the others.
-    scored = [r for r in rows if r.p_ai is not None]
-    label = np.array([r.item.label for r in scored], int)
-    p = np.array([r.p_ai for r in scored], np.float64)
-    group = [r.item.group for r in scored]
-    everything = np.array([r.item.label for r in rows], int)
-    uncertain = np.array([r.label == Label.UNCERTAIN.value for r in rows], np.float64)
-    definite = [r for r in rows if r.label != Label.UNCERTAIN.value]
-    wrong = sum(_accused(r) if r.item.label == REAL else r.label not in AI_LABELS for r in definite)
-    sources = _by_real_source(rows)
-    accused, answered = (sum(s[k] for s in sources.values()) for k in ("accused", "definite"))
-    share = metrics.Bootstrap(everything, [r.item.group for r in rows], draws, seed).intervals(
-        {"uncertain": metrics.weighted_mean(uncertain)}
-    )
-    overall: dict[str, Any] = {
-        "n": len(rows),
-        "n_real": int((everything == REAL).sum()),
-        "n_ai": int((everything == FAKE).sum()),
-        "n_without_probability": len(rows) - len(scored),
-        "groups": len(set(group)),
-        **metrics.summarise(label, p, group, draws=draws, seed=seed),
-        "uncertain": float(uncertain.mean()) if len(rows) else None,
-        "uncertain_ci": share["uncertain"],
-        "uncertain_real": _share(uncertain[everything == REAL]),
-        "uncertain_ai": _share(uncertain[everything == FAKE]),
-        "definite_error_rate": wrong / len(definite) if definite else None,
-        "definite_error_rate_ci": metrics.wilson(wrong, len(definite)),
-        "false_accusation_rate": accused / answered if answered else None,
-        "false_accusation_rate_ci": metrics.wilson(accused, answered),
-    }
-    generators = _by_generator(scored, draws, seed)
-    own = {name: g for name, g in generators.items() if name != POOLED and g["auc"] is not None}
-    rated = {name: s for name, s in sources.items() if s["rate"] is not None}
-    worst_generator = min(own, key=lambda name: (own[name]["auc"], name), default=None)
-    worst_source = max(rated, key=lambda name: (rated[name]["rate"], rated[name]["definite"]), default=None)
-    curve = metrics.risk_coverage(label, p)
-    curve["verdicts"] = {
-        "coverage": len(definite) / len(rows) if rows else None,
-        "risk": overall["definite_error_rate"],
-    }
-    return {
-        "overall": overall,
-        "by_generator": generators,
-        "worst_generator": None if worst_generator is None else {"name": worst_generator, **own[worst_generator]},
-        "by_real_source": sources,
-        "worst_real_source": None if worst_source is None else {"name": worst_source, **rated[worst_source]},
-        "trivial_rules": rules([r.traits for r in rows], everything, seed),
-        "risk_coverage": curve,
-    }
-
-
-def _by_generator(scored: Sequence[Row], draws: int, seed: int) -> dict[str, dict[str, Any]]:
-    """Each generator's fakes against all reals."""
-    reals = [r for r in scored if r.item.label == REAL]
-    fakes: dict[str, list[Row]] = {}
-    for r in scored:
-        if r.item.label == FAKE:
-            fakes.setdefault(r.item.source, []).append(r)
-    big = {name: rows for name, rows in sorted(fakes.items()) if len(rows) >= SMALL}
-    small = {name: rows for name, rows in sorted(fakes.items()) if len(rows) < SMALL}
-    if small:
-        big[POOLED] = [r for rows in small.values() for r in rows]
-    out: dict[str, dict[str, Any]] = {}
-    for name, rows in big.items():
-        both = reals + rows
-        label = np.array([r.item.label for r in both], int)
-        p = np.array([r.p_ai for r in both], np.float64)
-        value = metrics.auc(label, p)
-        statistics = {} if value is None else {"auc": metrics.weighted_auc(label, p)}
-        boot = metrics.Bootstrap(label, [r.item.group for r in both], draws, seed).intervals(statistics)
-        out[name] = {
-            "n": len(rows),
-            "auc": value,
-            "auc_ci": boot.get("auc"),
-            "called_ai": sum(r.label in AI_LABELS for r in rows) / len(rows),
-            "uncertain": sum(r.label == Label.UNCERTAIN.value for r in rows) / len(rows),
-        }
-    if small:
-        out[POOLED]["generators"] = {name: len(rows) for name, rows in small.items()}
-    return out
-
-
-def _by_real_source(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """False accusations among the definite verdicts on each source's real pictures."""
-    sources: dict[str, list[Row]] = {}
-    for r in rows:
-        if r.item.label == REAL:
-            sources.setdefault(r.item.source, []).append(r)
-    out: dict[str, dict[str, Any]] = {}
-    for name, found in sorted(sources.items()):
-        definite = [r for r in found if r.label != Label.UNCERTAIN.value]
-        accused = sum(_accused(r) for r in definite)
-        out[name] = {
-            "n": len(found),
-            "definite": len(definite),
-            "accused": accused,
-            "rate": accused / len(definite) if definite else None,
-            "rate_ci": metrics.wilson(accused, len(definite)),
-            "uncertain": 1 - len(definite) / len(found),
-        }
-    return out
-
-
-def _accused(row: Row) -> bool:
-    """Whether a definite verdict wrongs a picture with label 0; "tampered" does not where DATA names a mask."""
-    return row.label in AI_LABELS or (row.label == Label.TAMPERED.value and not row.item.mask)
+    if scores:
+        report["pictures"] = _pictures(run)
+    return report | {"seconds": time.perf_counter() - run.started}
 
 
 def _condition_block(block: dict[str, Any]) -> dict[str, Any]:
@@ -317,16 +465,94 @@ def _condition_block(block: dict[str, Any]) -> dict[str, Any]:
     return {**block["overall"], **{name: block[name] for name in names}}
 
 
-def _share(values: np.ndarray[Any, np.dtype[np.float64]]) -> float | None:
-    return float(values.mean()) if len(values) else None
+def _pixels(store: Store, *, draws: int, seed: int) -> dict[str, Any] | None:
+    table = store.columns()
+    return pixels.summarise(store.hits[store.there], table.label, table.group, draws=draws, seed=seed)
 
 
-def _ahead(pool: ThreadPoolExecutor, work: Callable[[Item], _Prepared], items: Sequence[Item]) -> Iterator[_Prepared]:
-    """Work on the next few items while the consumer holds one; in order."""
+def _peers(run: _Run, tables: Mapping[str, Any], *, draws: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The peers' own numbers, and this detector against each of them on the pictures that both scored."""
+    blocks: dict[str, Any] = {}
+    comparisons: dict[str, Any] = {}
+    first = run.chosen[0].name
+    for peer in run.peers:
+        raw = {name: store.peers[peer.name][store.there] for name, store in run.stores.items()}
+        # One reading of the scale for all conditions, not one each.
+        _, scale = probabilities(np.concatenate(list(raw.values())))
+        p = {name: v if scale == "probability" else 0.5 * (1 + np.tanh(v / 2)) for name, v in raw.items()}
+        tables_of = {n: columns_of(tables[n], p[n]) for n in raw if np.isfinite(p[n]).any()}
+        own = {n: summary(t, draws=draws, seed=seed) for n, t in tables_of.items()}
+        blocks[peer.name] = {
+            "scores_are": scale,
+            "where": peer.where,
+            "overall": own[first]["overall"] if first in own else None,
+            "by_generator": own[first]["by_generator"] if first in own else None,
+            "by_condition": {n: block["overall"] for n, block in own.items()},
+            "paper": paper.table(tables_of[first], draws=draws, seed=seed) if first in own else None,
+            "roc": curves.roc(tables_of[first]) if first in own else None,
+        }
+        comparisons[peer.name] = {}
+        for name, table in tables_of.items():
+            both = tables[name].scored & table.scored
+            if both.any():
+                comparisons[peer.name][name] = paired(
+                    table.label[both], table.p[both], tables[name].p[both], table.group[both], draws=draws, seed=seed
+                )
+    return blocks, comparisons
+
+
+def _mistakes(run: _Run, store: Store) -> dict[str, list[dict[str, Any]]]:
+    label = np.array([i.label for i in run.dataset.items], int)
+    p = store.p_ai if run.dataset.asks == AI else store.p_tampered
+    reals, fakes = curves.mistakes(label, p)
+    out: dict[str, list[dict[str, Any]]] = {}
+    for kind, places in (("real_called_fake", reals), ("fake_called_real", fakes)):
+        out[kind] = [
+            {
+                "place": int(i),
+                "name": run.dataset.items[i].name,
+                "source": run.dataset.items[i].source,
+                "p": float(p[i]),
+                "verdict": _verdict(store, int(i)),
+            }
+            for i in places
+        ]
+    return out
+
+
+def _verdict(store: Store, place: int) -> str:
+    return LABELS[int(store.verdict[place])]
+
+
+def _pictures(run: _Run) -> dict[str, Any]:
+    """Every picture's own numbers, as columns; content by the first 16 digits of its hash."""
+    keep = np.flatnonzero(np.any([s.there for s in run.stores.values()], axis=0))
+    items = [run.dataset.items[i] for i in keep]
+
+    def rounded(values: NDArray[np.float64]) -> list[float | None]:
+        return [None if not np.isfinite(v) else round(float(v), 6) for v in values[keep]]
+
+    return {
+        "name": [i.name for i in items],
+        "content": [run.hashes[i].tobytes().hex()[:16] for i in keep],
+        "label": [i.label for i in items],
+        "source": [i.source for i in items],
+        "group": [i.group for i in items],
+        "p": {name: rounded(s.p_ai if run.dataset.asks == AI else s.p_tampered) for name, s in run.stores.items()},
+        "peers": {
+            peer.name: {name: rounded(s.peers[peer.name]) for name, s in run.stores.items()} for peer in run.peers
+        },
+    }
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[[tuple[int, int]], _Prepared], units: Iterable[tuple[int, int]]
+) -> Iterator[_Prepared]:
+    """Work on the next few pictures while the consumer holds one; in order."""
     running: deque[Any] = deque()
     try:
-        for item in items:
-            running.append(pool.submit(work, item))
+        for unit in units:
+            running.append(pool.submit(work, unit))
             if len(running) > _AHEAD:
                 yield running.popleft().result()
         while running:
@@ -336,114 +562,94 @@ def _ahead(pool: ThreadPoolExecutor, work: Callable[[Item], _Prepared], items: S
             future.cancel()
 
 
-def _prepare(item: Item, conditions: Sequence[Condition], *, normalise: bool, seed: int) -> _Prepared:
-    sha256 = _file_hash(item.path)
-    try:
-        picture = decode(item.path)
-        if normalise:
-            from tellsign.data.normalise import normalise_picture
-
-            # Drawn from the content, so that neither class nor order nor place of the picture moves it.
-            own = int.from_bytes(hashlib.sha256(f"{seed}/{sha256}".encode()).digest()[:8], "big")
-            picture = normalise_picture(picture.pixels, own)
-    except (DecodeError, SettingError) as error:
-        return _Prepared(item=item, sha256=sha256, troubles=(_trouble(item, error, None),))
-    sources: list[tuple[str, Picture, Traits]] = []
-    troubles: list[Trouble] = []
-    for condition in conditions:
-        if condition.name == NATIVE and not normalise:
-            sources.append((NATIVE, picture, traits(picture)))
-            continue
-        try:
-            damaged = _damaged(picture, condition)
-        except (DecodeError, OSError, ValueError) as error:  # a side that the format cannot hold
-            troubles.append(_trouble(item, error, condition.name))
-            continue
-        sources.append((condition.name, damaged, traits(damaged)))
-    return _Prepared(item=item, sha256=sha256, sources=tuple(sources), troubles=tuple(troubles))
-
-
-def _damaged(picture: Picture, condition: Condition) -> Picture:
-    """The picture under a condition, and its overview likewise where it has one."""
-    damaged = decode(condition.apply(picture.pixels))
-    if picture.overview is None:
-        return damaged
-    return attrs.evolve(damaged, overview=decode(condition.apply(picture.overview.pixels)))
-
-
 def _trouble(item: Item, error: Exception, condition: str | None) -> Trouble:
     code = getattr(error, "code", None) or ("left_out" if isinstance(error, SettingError) else type(error).__name__)
     return Trouble(path=item.name, condition=condition, code=str(code), message=getattr(error, "message", str(error)))
 
 
-def _file_hash(path: Path) -> str:
-    if not path.is_file():  # a pipe would be read for ever
-        return "missing"
-    try:
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
-    except OSError:
-        return "missing"
-
-
-def _data_hash(hashes: Iterable[tuple[Item, str]]) -> str:
+def _data_hash(run: _Run) -> str:
     """Of labels and contents; the same pictures under other names or in another order give the same."""
-    lines = sorted(f"{item.label} {sha256}" for item, sha256 in hashes)
+    shas = ("missing" if gone else sha.tobytes().hex() for sha, gone in zip(run.hashes, run.missing, strict=True))
+    lines = sorted(f"{item.label} {sha}" for item, sha in zip(run.dataset.items, shas, strict=True))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _warnings(
-    block: dict[str, Any],
-    hashes: Iterable[tuple[Item, str]],
-    troubles: Sequence[Trouble],
-    notices: Counter[str],
-    *,
-    pictures: int,
-    normalise: bool,
-) -> list[str]:
+def _warnings(run: _Run, block: dict[str, Any], hits: dict[str, Any] | None) -> list[str]:
     out = []
-    unread = len({t.path for t in troubles if t.condition is None})
+    items, pictures = run.dataset.items, len(run.dataset.items)
+    unread = len({t.path for t in run.troubles if t.condition is None})
     if unread:
         out.append(f"{unread} of {pictures} pictures could not be read or used; errors.files names them.")
-    if damaged := sum(t.condition is not None for t in troubles):
-        out.append(f"{damaged} pictures could not be scored under one of the conditions; errors.files names them.")
-    labels: dict[str, set[int]] = {}
-    seen: Counter[str] = Counter()
-    for item, sha256 in hashes:
-        if sha256 != "missing":
-            labels.setdefault(sha256, set()).add(item.label)
-            seen[sha256] += 1
+    if spoilt := sum(t.condition is not None for t in run.troubles):
+        out.append(f"{spoilt} pictures could not be scored under one of the conditions; errors.files names them.")
+    if run.resumed:
+        out.append(f"{run.resumed} of {run.total} answers were taken from the journal of an earlier run.")
+    if run.journal is not None and run.journal.others:
+        out.append(
+            f"The journal also holds {run.journal.others} answers of other versions or settings; they were not used."
+        )
+    labels: dict[bytes, set[int]] = {}
+    seen: Counter[bytes] = Counter()
+    for item, sha, gone in zip(items, run.hashes, run.missing, strict=True):
+        if not gone:
+            labels.setdefault(sha.tobytes(), set()).add(item.label)
+            seen[sha.tobytes()] += 1
     if torn := sum(len(v) > 1 for v in labels.values()):
         out.append(f"{torn} files are there byte for byte under both labels.")
     if twice := sum(n - 1 for n in seen.values()):
         out.append(f"{twice} files repeat another one byte for byte; intervals take them for independent.")
-    overall = block["overall"]
+    overall, asked = block["overall"], run.dataset.asks
     if overall["n_without_probability"]:
+        why = "no plugin could judge them" if asked == AI else "no plugin assesses tampering"
         out.append(
-            f"{overall['n_without_probability']} pictures got no probability (no plugin could judge them); they count "
+            f"{overall['n_without_probability']} pictures got no probability ({why}); they count "
             "as uncertain and are not in AUC, ECE and Brier."
+            if asked == AI
+            else f"{overall['n_without_probability']} pictures got no p_tampered ({why}); they are not in AUC, ECE and "
+            "Brier."
         )
-    if overall["auc"] is None:
+    both = run.dataset.count(REAL) and run.dataset.count(FAKE)
+    if overall["auc"] is None and both:
         out.append("No AUC: after unreadable pictures and those without probability, a class is empty.")
-    if overall["tpr_at_1_fpr"] is None and overall["n_real"] < metrics.MANY_REALS:
+    if overall["tpr_at_1_fpr"] is None and overall["n_real"] < metrics.MANY_REALS and both:
         out.append(f"TPR at 1 % FPR needs {metrics.MANY_REALS} real pictures, and {overall['n_real']} are there.")
-    failed = {k: v for k, v in notices.items() if "plugin_" in k}
+    masks = sum(i.mask for i in items)
+    if masks and hits is None:
+        why = "pixels move under --normalise" if run.preparation.normalise else "no plugin gave a heat map"
+        out.append(f"{masks} pictures have masks and no pixel metrics are given: {why}.")
+    # Another version, or other weights, than the fusion was fitted on is told by the verdicts; it is no failure.
+    told = ("plugin_version", "plugin_weights")
+    failed = {k: v for k, v in run.notices.items() if "plugin_" in k and not k.endswith(told)}
     if failed:
         out.append("Plugins failed: " + ", ".join(f"{k} ({v} times)" for k, v in sorted(failed.items())) + ".")
+    if other := sorted(k for k in run.notices if k.endswith(told)):
+        out.append(f"The fusion was fitted on other plugins than these: {', '.join(other)}.")
+    for peer in run.listed:
+        for name, store in run.stores.items():
+            lacking = int((~np.isfinite(store.peers[peer.name]) & store.there).sum())
+            if lacking:
+                out.append(f"{peer.where} has no score for {lacking} of {int(store.there.sum())} pictures ({name}).")
+    out += _suspicions(run, block)
+    return out
+
+
+def _suspicions(run: _Run, block: dict[str, Any]) -> list[str]:
+    """Rules that look at nothing and tell the classes apart all the same."""
     from tellsign.data.trivial import GATED, LIMIT
 
+    overall = block["overall"]
     loud = [f"{k} {v:.2f}" for k, v in block["trivial_rules"].items() if k in GATED and v > LIMIT]
-    if loud:
-        # Standard error of the AUC of a rule that says nothing (Mann-Whitney).
-        reals, fakes = overall["n_real"], overall["n_ai"]
-        chance = 0.5 + 1.96 * ((reals + fakes + 1) / (12 * reals * fakes)) ** 0.5 if reals and fakes else 1.0
-        out.append(
-            f"Trivial rules tell the classes apart (AUC above {LIMIT}): {', '.join(loud)}. A number measured on such "
-            "data may be the rule's."
-            + (f" With so few pictures chance alone reaches {min(chance, 1):.2f}." if chance > LIMIT else "")
-            + ("" if normalise else " --normalise takes most of such differences away.")
-        )
-    return out
+    if not loud:
+        return []
+    # Standard error of the AUC of a rule that says nothing (Mann-Whitney).
+    reals, fakes = overall["n_real"], overall["n_ai"]
+    chance = 0.5 + 1.96 * ((reals + fakes + 1) / (12 * reals * fakes)) ** 0.5 if reals and fakes else 1.0
+    return [
+        f"Trivial rules tell the classes apart (AUC above {LIMIT}): {', '.join(loud)}. A number measured on such "
+        "data may be the rule's."
+        + (f" With so few pictures chance alone reaches {min(chance, 1):.2f}." if chance > LIMIT else "")
+        + ("" if run.preparation.normalise else " --normalise takes most of such differences away.")
+    ]
 
 
 def _libraries() -> dict[str, str]:
@@ -455,3 +661,20 @@ def _libraries() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return out
+
+
+__all__ = [
+    "ALIGNMENTS",
+    "POOLED",
+    "SMALL",
+    "ManyDetector",
+    "Maps",
+    "Preparation",
+    "Row",
+    "Trouble",
+    "content_hash",
+    "damaged",
+    "evaluate",
+    "picture_of",
+    "summary",
+]

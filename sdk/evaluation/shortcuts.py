@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 import numpy as np
@@ -86,19 +88,52 @@ def kind_scores(kinds: Sequence[str], label: NDArray[np.int_], seed: int = 0) ->
     return scores
 
 
-def rules(rows: Sequence[Traits], label: NDArray[np.int_], seed: int = 0) -> dict[str, float]:
+def rules(traits: Mapping[str, Sequence[Any]], label: NDArray[np.int_], seed: int = 0) -> dict[str, float]:
     """AUC of each rule in its better direction, .5 to 1.
 
     Parameters
     ----------
-    rows : sequence of n Traits
+    traits : mapping from str to sequence of n
+        Columns by the names of `Traits`.
     label : int array of (n,)
     seed : int, default 0
     """
     columns: dict[str, list[float]] = {
-        "format": kind_scores([r.format for r in rows], label, seed).tolist() if rows else [],
-        "tables": kind_scores([r.tables for r in rows], label, seed).tolist() if rows else [],
+        name: kind_scores(traits[name], label, seed).tolist() if len(label) else [] for name in ("format", "tables")
     }
     for name in ("quality", "size", "blockiness", "sharpness", "spectrum"):
-        columns[name] = [getattr(r, name) for r in rows]
+        columns[name] = [float(v) for v in traits[name]]
     return trivial.trivial_rules(columns, label.tolist())
+
+
+def audit(traits: Mapping[str, Sequence[Any]], label: NDArray[np.int_]) -> dict[str, Any]:
+    """What the files of either class look like, so that a shortcut can be seen and not only suspected.
+
+    Returns
+    -------
+    dict
+        `real` and `fake`, each with `formats` (name to share), `quality` (share without tables, quartiles of the rest)
+        and `megapixels` (quartiles); `png_means_fake`, the balanced accuracy of that rule.
+    """
+    out: dict[str, Any] = {}
+    for y, name in ((0, "real"), (1, "fake")):
+        of = [int(i) for i in np.flatnonzero(label == y)]
+        formats = Counter(traits["format"][i] for i in of)
+        quality = np.array([float(traits["quality"][i]) for i in of])
+        with_tables = quality[quality < NO_TABLES]
+        out[name] = {
+            "formats": {k: v / len(of) for k, v in formats.most_common()},
+            "quality": {
+                "without_tables": float((quality >= NO_TABLES).mean()) if len(of) else None,
+                "quartiles": _quartiles(with_tables),
+            },
+            "megapixels": _quartiles(np.array([float(traits["size"][i]) / 1e6 for i in of])),
+        }
+    png = np.array([v == "PNG" for v in traits["format"]], bool)
+    both = bool((label == 1).any() and (label == 0).any())
+    out["png_means_fake"] = float((png[label == 1].mean() + (~png[label == 0]).mean()) / 2) if both else None
+    return out
+
+
+def _quartiles(values: NDArray[np.float64]) -> list[float] | None:
+    return [float(v) for v in np.quantile(values, [0.25, 0.5, 0.75])] if len(values) else None

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from html import escape
-from pathlib import Path
 
 import attrs
 import numpy as np
@@ -19,21 +15,28 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tellsign.errors import SettingError
-from tellsign.schemas import DEFINITE_LABELS, HEADS, Contribution, Facts, Label, MapEvidence, Picture, Verdict
+from tellsign.schemas import (
+    DEFINITE_LABELS,
+    HEADS,
+    Contribution,
+    Facts,
+    Label,
+    MapEvidence,
+    Picture,
+    ProvenanceEvidence,
+    Verdict,
+)
 
 from . import words
-from .style import SCRIPT, STYLE
+from .html import escaped as _t
+from .html import opening, write_whole
+from .style import SCRIPT
 
 _TEXT = 400
 """Characters of one metadata text that are shown; some editors store whole documents in XMP."""
 _MAP_SIDE = 256
 _STOPS = ((0.0, (255, 196, 0), 0.0), (0.35, (255, 150, 0), 0.35), (0.7, (232, 62, 48), 0.7), (1.0, (150, 0, 90), 0.92))
 """Heat ramp: value, RGB, opacity. It darkens steadily, so that it reads without colour too."""
-
-
-def _t(text: object) -> str:
-    """Escape anything for HTML text and double-quoted attributes."""
-    return escape(words.printable(str(text)), quote=True)
 
 
 @attrs.define
@@ -95,16 +98,7 @@ class Page:
     def html(self) -> str:
         """The whole page."""
         made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-        # The one script is allowed by its hash: if a string ever slipped through unescaped, it still could not run.
-        allowed = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-        policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'"
-        head = (
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            '<meta name="color-scheme" content="light dark"><meta name="referrer" content="no-referrer">'
-            f"<title>{_t(self._title)}</title><style>{STYLE}</style></head><body>"
-        )
+        head = opening(self._title, scripts=(SCRIPT,))
         n = len(self._rows)
         top = f'<header class="top"><h1>{_t(self._title)}</h1><p class="muted">{n} picture{"s" * (n != 1)}, {made}</p>'
         body = "".join(self._parts)
@@ -113,16 +107,7 @@ class Page:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the page to `path`, whole or not at all."""
-        target = Path(path)
-        handle, raw = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.absolute().parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(self.html())
-            os.chmod(raw, 0o644)
-            os.replace(raw, target)
-        except BaseException:
-            Path(raw).unlink(missing_ok=True)
-            raise
+        write_whole(path, self.html())
 
     def _overview(self) -> str:
         if len(self._rows) < 2:
@@ -170,6 +155,7 @@ def _article(verdict: Verdict, picture: Picture | None, anchor: str, name: str, 
         f'<div class="warnings" role="note"><h3>Warnings</h3><ul>{warnings}</ul></div>' if warnings else "",
         "</div></div>",
         *(_chart(head, [c for c in verdict.contributions if c.head == head], anchor) for head in HEADS),
+        _claims(verdict),
         _evidence(verdict),
         '<div class="more">',
         _facts(picture.facts) if picture is not None and picture.facts is not None else "",
@@ -185,7 +171,7 @@ def _figure(verdict: Verdict, picture: Picture | None, anchor: str, side: int) -
     if picture is None:
         nothing = '<div class="picture none"><span>no picture to show</span></div>'
         return f"<figure>{nothing}<figcaption>{size}</figcaption></figure>"
-    shown, (width, height) = _jpeg(picture.pixels, side)
+    shown, (width, height) = thumbnail(picture.pixels, side)
     heat, boxes, control = verdict.heat_map, "", ""
     layers = f'<img src="{shown}" width="{width}" height="{height}" alt="The picture" loading="lazy" decoding="async">'
     if heat is not None:
@@ -222,7 +208,8 @@ def _within(box: object, verdict: Verdict) -> str:
     )
 
 
-def _jpeg(pixels: NDArray[np.uint8], side: int) -> tuple[str, tuple[int, int]]:
+def thumbnail(pixels: NDArray[np.uint8], side: int) -> tuple[str, tuple[int, int]]:
+    """A picture of at most `side` px a side as a data URL, and its width and height."""
     picture = Image.fromarray(pixels)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
     stream = io.BytesIO()
@@ -318,6 +305,22 @@ def _chart(head: str, rows: Sequence[Contribution], anchor: str) -> str:
     )
 
 
+def _claims(verdict: Verdict) -> str:
+    """What the file says of its own origin, one list per claim."""
+    claims = [e for e in verdict.evidence if isinstance(e, ProvenanceEvidence)]
+    if not claims:
+        return ""
+    blocks = "".join(
+        f'<h4 class="{_t(e.verification)}">{_t(e.claim)}</h4><dl class="claim">'
+        + "".join(
+            f"<dt>{_t(name)}</dt><dd>{_t(words.clip(text, _TEXT))}</dd>" for name, text in words.claim_in_words(e)
+        )
+        + "</dl>"
+        for e in claims
+    )
+    return f'<section class="claims"><h3>What the file says of itself</h3>{blocks}</section>'
+
+
 def _evidence(verdict: Verdict) -> str:
     if not verdict.evidence:
         return ""
@@ -345,7 +348,7 @@ def _facts(facts: Facts) -> str:
     rows += [("Software", s) for s in facts.software]
     rows += sorted(facts.texts.items())
     rows += [("On reading", c) for c in facts.conversions]
-    return _pairs("What the file says (not used for the verdict)", rows)
+    return _pairs("The file's own facts (not used for the verdict)", rows)
 
 
 def _pairs(title: str, rows: Iterable[tuple[str, str]]) -> str:
