@@ -15,7 +15,7 @@ from tellsign.runtime import DeviceRuntime
 from tellsign.schemas import Box, Declaration, Evidence, PixelView, View
 from tellsign.towers import clip_vit_b16_is_here
 
-from .strengths import Bundled, Dda, Strength, Tower, batches, run
+from .strengths import Bundled, Dda, Residual, Strength, Tower, batches, run
 
 STRENGTHS = ("auto", "tower", "bundled", "dda")
 SETTINGS = ("strength", "dda_weights", "download")
@@ -25,6 +25,8 @@ CELLS = 64
 
 class PixelDetector(DetectorPlugin):
     """Scores native crops for the traces that neural decoders leave.
+
+    Two scores: that of the model which speaks, and beside it that of a probe on high-pass residuals.
 
     Settings
     --------
@@ -54,6 +56,7 @@ class PixelDetector(DetectorPlugin):
             raise SettingError("download", "true or false", download)
         self._dda = Dda(None if file is None else Path(file), download=download)
         self._asked = asked
+        self.residual = Residual()
         self.strength: Strength = self._dda if asked == "dda" else Tower() if asked == "tower" else Bundled()
 
     def setup(self, runtime: DeviceRuntime) -> None:
@@ -70,23 +73,37 @@ class PixelDetector(DetectorPlugin):
         if not sum(counts):
             return [[self._too_small(v)] for v in mine]
         logits, patches = run(self.strength, [c for v in mine for c in self.strength.crops(v)], runtime)
+        residuals = self._residuals(mine, runtime)
         out: list[list[Evidence]] = []
         start = 0
-        for view, count in zip(mine, counts, strict=True):
+        for view, count, residual in zip(mine, counts, residuals, strict=True):
             part = slice(start, start + count)
             start = part.stop
-            out.append(self._evidence(view, logits[part], patches[part]) if count else [self._too_small(view)])
+            if count:
+                said = self._evidence(view, logits[part], patches[part])
+                out.append([*said, self._score(self.residual, residual)])
+            else:
+                out.append([self._too_small(view)])
         return out
+
+    def _residuals(self, views: Sequence[PixelView], runtime: DeviceRuntime) -> list[float]:
+        """Mean logit of the residual probe over each view's crops; 0 for a view without crops."""
+        logits, _ = run(self.residual, [c for v in views for c in v.crops], runtime)
+        ends = np.cumsum([len(v.crops) for v in views])
+        parts = np.split(logits.astype(np.float64), ends[:-1])
+        return [float(p.mean()) if len(p) else 0.0 for p in parts]
+
+    def _score(self, strength: Strength, logit: float) -> Evidence:
+        return self.score(strength.name, _probability(logit), logit=logit, model=strength.version)
 
     def _evidence(
         self, view: PixelView, logits: NDArray[np.float32], patches: Sequence[NDArray[np.float32]]
     ) -> list[Evidence]:
         logit = float(logits.astype(np.float64).mean())
-        model = self.strength.version
-        found: list[Evidence] = [self.score(self.strength.name, _probability(logit), logit=logit, model=model)]
+        found: list[Evidence] = [self._score(self.strength, logit)]
         if patches:
             whole = Box(0, 0, view.width, view.height)
-            found.append(self.map("traces", heat_map(view, patches), box=whole, model=model))
+            found.append(self.map("traces", heat_map(view, patches), box=whole, model=self.strength.version))
         return found
 
     def _too_small(self, view: PixelView) -> Evidence:
@@ -94,12 +111,19 @@ class PixelDetector(DetectorPlugin):
 
     def bench_forward(self, views: Sequence[View], runtime: DeviceRuntime) -> Callable[[], object]:
         """The bare forward passes of `detect` on prepared tensors, for `tellsign bench`."""
-        crops = [c for v in views if isinstance(v, PixelView) for c in self.strength.crops(v)]
-        tensors = [torch.from_numpy(b).to(runtime.device) for b in batches(crops, runtime.batch_size)]
+        mine = [v for v in views if isinstance(v, PixelView)]
+        work = []
+        for strength in (self.strength, self.residual):
+            crops = [c for v in mine for c in strength.crops(v)]
+            tensors = [torch.from_numpy(b).to(runtime.device) for b in batches(crops, runtime.batch_size)]
+            work.append((strength, tensors))
 
         def forward() -> object:
-            with self.strength.lent(runtime) as model, torch.inference_mode():
-                return [model(t) for t in tensors]
+            out = []
+            for strength, tensors in work:
+                with strength.lent(runtime) as model, torch.inference_mode():
+                    out += [model(t) for t in tensors]
+            return out
 
         return forward
 

@@ -18,7 +18,7 @@ from tellsign.towers import CLIP_VIT_B16, ClipTower, clip_vit_b16
 
 from .dda import dda_version, load_dda
 from .model import PixelModel
-from .weights_files import BUNDLED, TOWER, Adapter, load_adapter, load_bundled, version_of
+from .weights_files import BUNDLED, RESIDUAL, TOWER, Adapter, load_adapter, load_bundled, load_residual, version_of
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 """uint8 crops (B, H, W, 3) to logits (B,) and patch logits (B, rows, columns), or None where a model has no map."""
@@ -78,6 +78,23 @@ class Bundled(Strength):
         """Hold the bundled model."""
         with runtime.use("pixel-bundled", load_bundled) as model:
             yield model
+
+
+class Residual(Strength):
+    """The probe on residual statistics, which speaks beside whichever model speaks; it has no map."""
+
+    name = "residual"
+
+    @property
+    def version(self) -> str:
+        """Of the probe's file."""
+        return version_of(RESIDUAL)
+
+    @contextmanager
+    def lent(self, runtime: DeviceRuntime) -> Iterator[Forward]:
+        """Hold the probe."""
+        with runtime.use("pixel-residual", load_residual) as probe:
+            yield lambda crops: (probe(crops), None)
 
 
 class Dda(Strength):

@@ -1,4 +1,4 @@
-"""Reads the two weights files that ship with the plugin."""
+"""Reads the weights files that ship with the plugin."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from tellsign.towers import ClipTower, LoraSet
 
 from .model import PixelHead, PixelModel
 from .quantise import unpack
+from .residuals import ResidualProbe
 
 FOLDER = Path(__file__).with_name("weights")
 TOWER = FOLDER / "pixel-tower.safetensors"
 BUNDLED = FOLDER / "pixel-bundled.safetensors"
+RESIDUAL = FOLDER / "pixel-residual.safetensors"
 
 
 class Adapter(nn.Module):
@@ -56,6 +58,23 @@ def load_bundled(file: Path = BUNDLED) -> PixelModel:
         return PixelModel(ClipTower.from_state_dict(trunk), lora, head)
     except (KeyError, ValueError, RuntimeError) as error:
         raise WeightsError(str(file), f"does not hold the bundled model's trunk: {error}") from error
+
+
+def load_residual(file: Path = RESIDUAL) -> ResidualProbe:
+    """Read the probe on residual statistics.
+
+    Raises
+    ------
+    WeightsError
+        The file is missing, damaged, or not of this kind.
+    """
+    state, _ = _read(file)
+    probe = ResidualProbe()
+    try:
+        probe.load_state_dict(state)
+    except RuntimeError as error:
+        raise WeightsError(str(file), f"does not hold the probe on residuals: {error}") from error
+    return probe
 
 
 @cache

@@ -62,17 +62,21 @@ def logits(answers):
 @pytest.mark.parametrize("strength", ["tower", "bundled"])
 def test_a_strength_speaks_under_its_own_name_and_version(stand_ins, runtime, strength):
     (answer,) = detector(strength=strength).detect([view(256, 300)], runtime)
-    score, where = answer
+    score, where, residual = answer
     assert isinstance(score, ScoreEvidence)
     assert isinstance(where, MapEvidence)
+    assert isinstance(residual, ScoreEvidence)
+    assert residual.name == "residual"
+    assert residual.model == weights_files.version_of(weights_files.RESIDUAL)
     assert score.name == strength
     assert score.model == where.model == f"pixel-{strength} 1.2.3"
     assert score.score == pytest.approx(1 / (1 + np.exp(-score.logit)))
     assert (where.name, where.box) == ("traces", Box(0, 0, 256, 300))
-    # The declared columns are those two names: nothing that is said is lost on the way to the fusion.
+    # The declared columns are those names: nothing that is said is lost on the way to the fusion.
     row = feature_row(answer, {"pixel": DECLARATION}, "p_ai")
     assert row[f"pixel.{strength}"] == pytest.approx(np.clip(score.logit, -10, 10))
-    assert {c.evidence for c in DECLARATION.columns} == set(STRENGTHS) - {"auto", "dda"}
+    assert row["pixel.residual"] == pytest.approx(np.clip(residual.logit, -10, 10))
+    assert {c.evidence for c in DECLARATION.columns} == set(STRENGTHS) - {"auto", "dda"} | {"residual"}
 
 
 def test_the_score_is_the_models_mean_over_the_crops(stand_ins, runtime):
@@ -87,14 +91,14 @@ def test_the_score_is_the_models_mean_over_the_crops(stand_ins, runtime):
 def test_auto_takes_the_tower_where_it_is(stand_ins, runtime):
     (answer,) = detector().detect([view(130, 130)], runtime)
     assert answer[0].name == "tower"
-    assert runtime.counters.builds == {CLIP_VIT_B16: 1, "pixel-tower": 1}
+    assert runtime.counters.builds == {CLIP_VIT_B16: 1, "pixel-tower": 1, "pixel-residual": 1}
 
 
 def test_auto_takes_what_ships_where_the_tower_is_not(stand_ins, runtime, monkeypatch):
     monkeypatch.setattr(shared, "locate", lambda name: None)
     (answer,) = detector().detect([view(130, 130)], runtime)
     assert answer[0].name == "bundled"
-    assert runtime.counters.builds == {"pixel-bundled": 1}
+    assert runtime.counters.builds == {"pixel-bundled": 1, "pixel-residual": 1}
 
 
 def test_the_tower_that_was_asked_for_and_is_not_here_is_unavailable(stand_ins, runtime, monkeypatch):
@@ -108,13 +112,29 @@ def test_both_strengths_share_one_runtime_and_build_each_model_once(stand_ins, r
         for strength in ("tower", "bundled"):
             detector(strength=strength).detect([view(130, 130)], runtime)
     assert set(runtime.counters.builds.values()) == {1}
-    assert set(runtime.counters.builds) == {CLIP_VIT_B16, "pixel-tower", "pixel-bundled"}
+    assert set(runtime.counters.builds) == {CLIP_VIT_B16, "pixel-tower", "pixel-bundled", "pixel-residual"}
 
 
 def test_a_damaged_weights_file_is_named(stand_ins, runtime):
     stand_ins.files[1].write_bytes(b"not safetensors")
     with pytest.raises(WeightsError, match=str(stand_ins.files[1])):
         detector(strength="bundled").detect([view(130, 130)], runtime)
+
+
+def test_the_residual_score_is_the_probes_mean_over_the_crops(stand_ins, runtime):
+    seen = [view(500, 460), view(10, 10), view(140, 160)]
+    answers = detector(strength="bundled").detect(seen, runtime)
+    probe = weights_files.load_residual().eval()
+    for v, answer in zip(seen, answers, strict=True):
+        found = [e.logit for e in answer if isinstance(e, ScoreEvidence) and e.name == "residual"]
+        with torch.inference_mode():
+            want = [probe(torch.from_numpy(c.copy())[None]).item() for c in v.crops]
+        assert found == pytest.approx([np.mean(want)] if want else [], abs=1e-4)
+
+
+def test_a_file_that_holds_no_probe_is_named(stand_ins):
+    with pytest.raises(WeightsError, match="does not hold the probe on residuals"):
+        weights_files.load_residual(stand_ins.files[0])
 
 
 # -- settings -----------------------------------------------------------------------------------------------------
@@ -156,7 +176,8 @@ def test_a_picture_without_crops_is_not_applicable(stand_ins, runtime, size):
 @pytest.mark.parametrize("strength", ["tower", "bundled"])
 def test_pictures_of_any_shape_get_a_score_and_a_map(stand_ins, runtime, size, strength):
     (answer,) = detector(strength=strength).detect([view(*size)], runtime)
-    score, where = answer
+    score, where, residual = answer
+    assert np.isfinite(residual.logit)
     assert np.isfinite(score.logit)
     assert 0 <= score.score <= 1
     rows, columns = where.map.shape
@@ -169,7 +190,7 @@ def test_answers_keep_their_places_and_depend_on_their_own_picture_only(stand_in
     one = detector(strength="bundled")
     views = [view(300, 300), view(20, 20), view(128, 140), view(1, 1), view(500, 300, seed=3), view(128, 128)]
     together = one.detect(views, runtime)
-    assert [len(a) for a in together] == [2, 1, 2, 1, 2, 2]
+    assert [len(a) for a in together] == [3, 1, 3, 1, 3, 3]
     for v, answer in zip(views, together, strict=True):
         (alone,) = one.detect([v], runtime)
         for a, b in zip(alone, answer, strict=True):
@@ -225,8 +246,10 @@ def test_the_bare_forward_for_bench_runs_the_same_crops(stand_ins, runtime):
     one = detector(strength="bundled")
     outputs = one.bench_forward(seen, runtime)()
     got = torch.cat([logit for logit, _ in outputs])
-    assert len(got) == len(seen[0].crops)
-    assert [got.mean().item()] == pytest.approx(logits(one.detect(seen[:1], runtime)), abs=1e-5)
+    assert len(got) == 2 * len(seen[0].crops)
+    (answer,) = one.detect(seen[:1], runtime)
+    want = [e.logit for e in answer if isinstance(e, ScoreEvidence)]
+    assert got.view(2, -1).mean(dim=1).tolist() == pytest.approx(want, abs=1e-5)
 
 
 def test_stacks_hold_neighbours_of_one_shape():
@@ -292,7 +315,7 @@ def test_large_pictures_have_64_cells_a_side_and_no_holes_inside_a_crop():
 def test_the_map_averages_to_the_score_where_one_crop_covers_all(stand_ins, runtime):
     """Patch logits average to the logit, so a map and a score of one crop never contradict each other."""
     (answer,) = detector(strength="bundled").detect([view(128, 128)], runtime)
-    score, where = answer
+    score, where, _ = answer
     cells = np.clip(where.map.astype(np.float64), 1e-9, 1 - 1e-9)
     assert where.map.shape == (8, 8)
     assert np.log(cells / (1 - cells)).mean() == pytest.approx(score.logit, abs=1e-2)

@@ -39,7 +39,7 @@ from tellsign.plugins.pixel.training.pairs import (
 )
 from tellsign.plugins.pixel.training.score import score_run
 from tellsign.plugins.pixel.training.train import CROP, PARTS, Recipe, Run, Windows
-from tellsign.plugins.pixel.weights_files import load_adapter, load_bundled
+from tellsign.plugins.pixel.weights_files import load_adapter, load_bundled, load_residual
 from tellsign.schemas import Declaration
 from tellsign.schemas.codec import loads
 from tellsign.towers import ClipTower
@@ -1014,12 +1014,12 @@ def test_the_yardstick_has_rows_of_the_four_bit_trunk_and_the_residuals_where_th
     lines = probe.yardstick(windows, tmp_path, seeds=(0,))
     found = [(str(line["features"]), line["C"]) for line in lines]
     assert found == [
-        ("residual statistics (SRM-like)", 1e-3),
+        *(("residual statistics (SRM-like)", c) for c in (1e-1, 1e-2, 1e-3)),
         ("four-bit trunk, class token, block 6", 1e-3),
         ("four-bit trunk, class token, block 6", 1e-5),
     ]
-    assert min(line["fuse native"] for line in lines[1:]) > 0.95
-    assert lines[0]["fuse native"] < 0.85
+    assert min(line["fuse native"] for line in lines[3:]) > 0.95
+    assert max(line["fuse native"] for line in lines[:3]) < 0.85
     feature_table(folder, tmp_path, planted=4)
     every = probe.yardstick(windows, tmp_path, seeds=(0,))
     assert [(line["features"], line["C"]) for line in every] == [(title, c) for title, _, c in probe.ROWS]
@@ -1312,9 +1312,10 @@ def test_what_ships_is_fitted_to_frozen_features(called, folder, make_tower, tmp
     tower = tmp_path / "tower.safetensors"
     save_file({k: v.half() for k, v in make_tower().items()}, tower)
     place = ["--folder", data, "--tower", tower]
-    for name in ("tower", "trunk2"):
+    for name in ("residuals", "tower", "trunk2"):
         called("features", *place, "--only", name)
     assert sorted(p.name for p in data.glob("*.npy") if "pairs" not in p.name and p.name != "windows.npy") == [
+        "residuals.npy",
         "tower.npy",
         "trunk2.npy",
     ]
@@ -1358,17 +1359,58 @@ def test_what_ships_is_fitted_to_frozen_features(called, folder, make_tower, tmp
     assert [w.file for w in after.weights] == [
         "weights/pixel-tower.safetensors",
         "weights/pixel-bundled.safetensors",
+        "weights/pixel-residual.safetensors",
     ]
+    # The probe's logits are the calibrated ones of the probe that was fitted.
+    shipped = load_residual(weights / "pixel-residual.safetensors")
+    fitted = probe.fit_residual(Windows(data), data, strength=1e-2)
+    with torch.no_grad():
+        torch.testing.assert_close(shipped(torch.from_numpy(crops)), fitted(torch.from_numpy(crops)))
     for w in after.weights:
         content = (weights.parent / w.file).read_bytes()
         assert (w.size, w.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+def residual_table(data, x):
+    """Features of the residuals' shape beside those of the trunk: noise with the class in its first column."""
+    shutil.copy(data / "trunk6.csv", data / "residuals.csv")
+    made = np.random.default_rng(0).normal(0, 1, (len(x), 500)).astype(np.float32)
+    made[:, 0] = x.reshape(len(x), -1)[:, 0]
+    np.save(data / "residuals.npy", made)
+
+
+def test_the_residual_probe_is_calibrated_on_held_out_families(folder, windows, tmp_path):
+    shutil.copytree(folder, tmp_path / "prepared")
+    data = tmp_path / "prepared"
+    x = feature_table(data, data, planted=2, blocks=6, informed=6, name="trunk6")
+    residual_table(data, x)
+    table, index, condition = probe.read_features(data, "residuals")
+    rows = [windows.rows[i] for i in index]
+    fit = np.flatnonzero(np.array([r["split"] == "fit" for r in rows]) & (condition == "native"))
+    labels = np.array([int(rows[i]["label"]) for i in fit])
+    sources = [rows[i]["source"] for i in fit]
+    z = np.asarray(table[fit], np.float32)
+    for strength in (1e-2, 1e-1):
+        made = probe.fit_residual(windows, data, strength=strength)
+        with torch.no_grad():
+            got = ((torch.from_numpy(z) - made.mean) / made.std @ made.weight + made.bias).numpy()
+        plain = probe.Probe(strength).fit(z, labels, sources).score(z)
+        held = probe.held_out_scores(z, labels, sources, strength=strength, seed=0)
+        # One line maps the probe's scores to the calibrated ones: the line that fits the held-out scores best.
+        slope, offset = np.polyfit(plain, got, 1)
+        np.testing.assert_allclose(slope * plain + offset, got, atol=1e-3)
+        weights = probe.source_weights(labels, sources)
+        chance = 1 / (1 + np.exp(-(slope * held + offset)))
+        assert abs((weights * (labels - chance)).mean()) < 1e-3
+        assert abs((weights * (labels - chance) * held).mean()) < 1e-3
 
 
 def test_without_options_fit_makes_the_heads_that_ship(called, folder, windows, tmp_path):
     data, run = tmp_path / "prepared", tmp_path / "run"
     shutil.copytree(folder, data)
     feature_table(data, data, planted=2)
-    feature_table(data, data, planted=2, blocks=6, informed=6, name="trunk6")
+    x = feature_table(data, data, planted=2, blocks=6, informed=6, name="trunk6")
+    residual_table(data, x)
     called("fit", "--folder", data, "--out", run)
     heads = {
         "deep": probe.HeadFit(blocks=(7, 8, 12), strength=1e-3),
@@ -1387,6 +1429,9 @@ def test_without_options_fit_makes_the_heads_that_ship(called, folder, windows, 
 
 def test_a_trunk_that_was_not_extracted_cannot_be_fitted_to(called, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "prepared")
+    with pytest.raises(FileNotFoundError, match="residuals"):
+        called("fit", "--folder", tmp_path / "prepared", "--out", tmp_path / "run")
+    called("features", "--folder", tmp_path / "prepared", "--tower", "none", "--only", "residuals")
     with pytest.raises(FileNotFoundError, match="tower"):
         called("fit", "--folder", tmp_path / "prepared", "--out", tmp_path / "run")
     assert not (tmp_path / "run" / "run.safetensors").exists()

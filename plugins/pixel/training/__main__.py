@@ -80,8 +80,9 @@ def fit(
     deep_strength: Annotated[float, typer.Option(help="Inverse penalty.")] = 1e-3,
     early: Annotated[str, typer.Option(help="Of the bundled model's; the last is the trunk's depth.")] = "6",
     early_strength: Annotated[float, typer.Option(help="Inverse penalty.")] = 1e-3,
+    residual_strength: Annotated[float, typer.Option(help="Inverse penalty of the probe on residuals.")] = 1e-2,
 ) -> None:
-    """Fit both heads to frozen features and write them as a run without updates."""
+    """Fit both heads to frozen features, and the probe on residuals, and write them as a run without updates."""
     blocks = {n: tuple(int(b) for b in text.split(",")) for n, text in (("deep", deep), ("early", early))}
     heads = {
         "deep": probe.HeadFit(blocks=blocks["deep"], strength=deep_strength),
@@ -93,7 +94,21 @@ def fit(
     recipe = Recipe(steps=0, rank=0, pairs=0, deep=blocks["deep"], early=blocks["early"])
     told = attrs.asdict(recipe) | {"heads": {n: attrs.asdict(h) for n, h in heads.items()}}
     (out / "recipe.json").write_text(json.dumps(told, indent=1))
-    typer.echo(probe.fit_heads(Windows(folder), folder, heads, out / "run.safetensors"))
+    windows = Windows(folder)
+    residual = probe.fit_residual(windows, folder, strength=residual_strength)
+    typer.echo(probe.fit_heads(windows, folder, heads, out / "run.safetensors"))
+    exporting.save_residual(residual, out)
+
+
+@app.command()
+def fit_residual(
+    folder: Folder,
+    out: Run,
+    strength: Annotated[float, typer.Option(help="Inverse penalty.")] = 1e-2,
+) -> None:
+    """Fit the probe on residuals alone."""
+    out.mkdir(parents=True, exist_ok=True)
+    typer.echo(exporting.save_residual(probe.fit_residual(Windows(folder), folder, strength=strength), out))
 
 
 @app.command()
@@ -165,10 +180,12 @@ def export(
     version: Annotated[str, typer.Option()],
     early: Annotated[Path | None, typer.Option(help="Run of `finetune`; default the same run.")] = None,
 ) -> None:
-    """Write the two weights files that ship."""
+    """Write the weights files that ship."""
     out.mkdir(parents=True, exist_ok=True)
     files = [exporting.export_tower(run, out, version=version)]
     files.append(exporting.export_bundled(early or run, exporting.load_tower(tower), out, version=version))
+    if (run / exporting.RESIDUAL).is_file():
+        files.append(exporting.export_residual(run, out, version=version))
     declaration = out.parent / "tellsign.json"
     if declaration.is_file():
         exporting.declare(files, declaration)

@@ -1,4 +1,4 @@
-"""From a training run to the two weights files that ship."""
+"""From a training run to the weights files that ship."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tellsign.plugins.pixel.quantise import pack, unpack
+from tellsign.plugins.pixel.residuals import ResidualProbe
 from tellsign.towers import ClipTower
 
 
@@ -80,6 +81,24 @@ def export_bundled(run: Path, tower: Mapping[str, Tensor], out: Path, *, version
     state |= _adapter(load_file(run / "run.safetensors"), "early", depth)
     file = out / "pixel-bundled.safetensors"
     save_file(state, file, metadata=_notes(recipe, recipe["early"], version))
+    return file
+
+
+RESIDUAL = "residual.safetensors"
+"""The probe on residuals in a run's folder."""
+
+
+def save_residual(probe: ResidualProbe, run: Path) -> Path:
+    """Keep the probe on residuals with a run."""
+    file = run / RESIDUAL
+    save_file({n: v.detach().contiguous() for n, v in probe.state_dict().items()}, file)
+    return file
+
+
+def export_residual(run: Path, out: Path, *, version: str) -> Path:
+    """Write `pixel-residual.safetensors`."""
+    file = out / "pixel-residual.safetensors"
+    save_file(load_file(run / RESIDUAL), file, metadata={"version": version})
     return file
 
 

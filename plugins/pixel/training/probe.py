@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from tellsign.data.normalise import normalise_window, reencode
 from tellsign.plugins.pixel.model import PixelHead
+from tellsign.plugins.pixel.residuals import ResidualProbe, statistics
 from tellsign.towers import ClipTower, clip_input
 
 from .train import CROP, Windows, crop, half_precision
@@ -62,41 +63,11 @@ def tower_features(tower: ClipTower, crops: NDArray[np.uint8]) -> NDArray[np.flo
     return torch.stack(out, dim=1).half().cpu().numpy()
 
 
+@torch.inference_mode()
 def residual_features(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Statistics of high-pass residuals, after SRM (Fridrich and Kodovsky, 2012): the probe without a network.
-
-    First- to third-order differences in four directions and the 3 x 3 and 5 x 5 square kernels on the luma; of each
-    the share of seven quantised values, of their neighbouring pairs, and the log of the mean magnitude.
-
-    Parameters
-    ----------
-    crops : uint8 array of (n, H, W, 3)
-
-    Returns
-    -------
-    float32 array of (n, k)
-    """
-    square3 = (np.array([[-1, 2, -1], [2, -4, 2], [-1, 2, -1]]) / 4).astype(np.float32)
-    square5 = np.array(
-        [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]], np.float32
-    )
-    kernels: list[NDArray[np.float32]] = [
-        np.array(k, np.float32)
-        for k in ([[-1, 1]], [[1, -2, 1]], [[1, -3, 3, -1]], [[-1], [1]], [[1], [-2], [1]], [[1], [-3], [3], [-1]])
-    ]
-    diagonal = np.array([[1, 0, 0], [0, -2, 0], [0, 0, 1]], np.float32)
-    kernels += [diagonal, np.ascontiguousarray(diagonal[:, ::-1]), square3, (square5 / 12).astype(np.float32)]
-    luma = torch.from_numpy(crops).float() @ torch.tensor([0.299, 0.587, 0.114])
-    out: list[torch.Tensor] = []
-    for kernel in kernels:
-        weight = torch.from_numpy(np.ascontiguousarray(kernel))[None, None]
-        residual = torch.nn.functional.conv2d(luma[:, None], weight)[:, 0]
-        level = residual.div(1.5).round().clamp(-3, 3).long() + 3
-        pair = level[:, :, :-1] * 7 + level[:, :, 1:]
-        n = len(crops)
-        out.append(torch.stack([torch.bincount(row.flatten(), minlength=49).float() / row.numel() for row in pair]))
-        out.append(residual.abs().mean(dim=(1, 2)).log1p().reshape(n, 1))
-    return torch.cat(out, dim=1).numpy()
+    """`residuals.statistics` of uint8 crops (n, H, W, 3): float32 (n, 500)."""
+    out: NDArray[np.float32] = statistics(torch.from_numpy(crops)).numpy()
+    return out
 
 
 def extract(
@@ -205,7 +176,7 @@ Part = tuple[str, int | None, int]
 """Features' name, block (None where there are no blocks), and 0 for its class token or 1 for its mean patch token."""
 
 ROWS: tuple[tuple[str, tuple[Part, ...], float], ...] = (
-    ("residual statistics (SRM-like)", (("residuals", None, 0),), 1e-3),
+    *(("residual statistics (SRM-like)", (("residuals", None, 0),), c) for c in (1e-1, 1e-2, 1e-3)),
     *((f"class token, block {b}", (("tower", b, 0),), 1e-3) for b in range(1, 13)),
     *((f"class token, block {b}", (("tower", b, 0),), c) for c in (1e-4, 1e-5) for b in (7, 8)),
     ("mean patch token, block 7", (("tower", 7, 1),), 1e-3),
@@ -377,6 +348,37 @@ def fit_head(windows: Windows, folder: Path, fit: HeadFit, *, seed: int = 0) -> 
     return head
 
 
+def fit_residual(windows: Windows, folder: Path, *, strength: float, seed: int = 0) -> ResidualProbe:
+    """The probe on residual statistics of `fit`, calibrated on families that it was not fitted to.
+
+    Parameters
+    ----------
+    windows, folder
+        As for `yardstick`.
+    strength : float
+        Inverse of the L2 penalty.
+    seed : int
+        Of the folds.
+    """
+    x, index, condition = read_features(folder, "residuals")
+    rows = [windows.rows[i] for i in index]
+    inside = np.flatnonzero(np.array([r["split"] == "fit" for r in rows]) & (condition == "native"))
+    labels = np.array([int(rows[i]["label"]) for i in inside])
+    sources = [rows[i]["source"] for i in inside]
+    z = np.asarray(x[inside], np.float32)
+    fitted = Probe(strength, seed).fit(z, labels, sources)
+    held = held_out_scores(z, labels, sources, strength=strength, seed=seed)
+    stretch = LogisticRegression(C=1e6).fit(held[:, None], labels, sample_weight=source_weights(labels, sources))
+    slope = float(stretch.coef_[0, 0])
+    out = ResidualProbe()
+    with torch.no_grad():
+        out.mean.copy_(torch.from_numpy(fitted.scaler.mean_))
+        out.std.copy_(torch.from_numpy(fitted.scaler.scale_))
+        out.weight.copy_(torch.from_numpy(fitted.model.coef_[0] * slope))
+        out.bias.fill_(float(fitted.model.intercept_[0]) * slope + float(stretch.intercept_[0]))
+    return out
+
+
 def fit_heads(windows: Windows, folder: Path, heads: Mapping[str, HeadFit], out: Path) -> Path:
     """Fit heads and write them as a training run starts from them.
 
@@ -409,6 +411,7 @@ __all__ = [
     "extract",
     "fit_head",
     "fit_heads",
+    "fit_residual",
     "held_out_scores",
     "read_features",
     "residual_features",
