@@ -44,17 +44,32 @@ def statistics(crops: Tensor) -> Tensor:
         For each kernel the share of each pair of horizontal neighbours, 7 x 7, and log(1 + mean magnitude in grey
         levels).
     """
-    luma = crops.float() @ torch.tensor([0.299, 0.587, 0.114], device=crops.device)
+    # Sums written out, and no convolution: which algorithm that takes depends on the batch, and a residual on the edge
+    # between two levels would then fall differently alone and among others.
+    red, green, blue = crops.float().unbind(-1)
+    luma = red * 0.299 + green * 0.587 + blue * 0.114
     n = len(crops)
     apart = torch.arange(n, device=crops.device)[:, None, None] * _STATES
     out: list[Tensor] = []
     for kernel in KERNELS:
-        residual = nn.functional.conv2d(luma[:, None], kernel.to(luma.device)[None, None])[:, 0]
+        residual = _filtered(luma, kernel)
         level = residual.div(STEP).round().clamp(-LEVELS, LEVELS).long() + LEVELS
         pair = level[:, :, :-1] * (2 * LEVELS + 1) + level[:, :, 1:]
         counts = torch.bincount((pair + apart).flatten(), minlength=n * _STATES).view(n, _STATES)
         out += [counts.float() / pair[0].numel(), residual.abs().mean(dim=(1, 2)).log1p()[:, None]]
     return torch.cat(out, dim=1)
+
+
+def _filtered(luma: Tensor, kernel: Tensor) -> Tensor:
+    """(B, H, W) correlated with a kernel, where it fits."""
+    rows, columns = kernel.shape
+    height, width = luma.shape[1] - rows + 1, luma.shape[2] - columns + 1
+    out = torch.zeros((len(luma), height, width), device=luma.device)
+    for i, row in enumerate(kernel.tolist()):
+        for j, weight in enumerate(row):
+            if weight:
+                out = out + luma[:, i : i + height, j : j + width] * weight
+    return out
 
 
 class ResidualProbe(nn.Module):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import devkit
 from .common import console, told_errors
 
 if TYPE_CHECKING:
@@ -18,7 +19,11 @@ _COLOURS = {"ok": "green", "disabled": "dim", "failed": "red", "incompatible": "
 
 @app.callback()
 def plugins() -> None:
-    """List the installed detectors and why some do not load."""
+    """List the installed detectors, start one of your own, and check one."""
+
+
+app.command("new")(devkit.new)
+app.command("check")(devkit.check)
 
 
 @app.command("list")
