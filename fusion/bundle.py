@@ -24,6 +24,7 @@ from tellsign.schemas import (
     Label,
     Notice,
     PredictionSet,
+    ProvenanceEvidence,
     Task,
     UncertainReason,
     label_probabilities,
@@ -33,6 +34,7 @@ from tellsign.schemas.checks import InvalidValueError
 
 from .booster import BoosterHead
 from .calibration import Affine, logit, sigmoid
+from .claims import names_the_place, raised, settle, strongest_claim, told
 from .conformal import DEFAULT_ERROR_RATES, ClassScores, resolve_error_rates
 from .errors import BundleError
 from .features import FeatureColumn, columns, feature_row, keep_blocks, pattern_key, present_blocks
@@ -196,16 +198,21 @@ class Bundle:
         answered = present_blocks(row, self.columns)
         used, more = self._nearest(answered)
         notices += more
+        claim = strongest_claim(evidence)
         if used is None:
-            return self._nothing(prior, rates, notices)
+            return self._nothing(prior, rates, notices, claim)
         row = keep_blocks(row, self.columns, used)
         odds, contributions = self._heads(row, used, prior)
         if "p_ai" not in odds:
-            return self._nothing(prior, rates, [*notices, _notice("no_evidence", "no evidence for p_ai was given")])
-        base = odds["p_ai"]
+            notices.append(_notice("no_evidence", "no evidence for p_ai was given"))
+            return self._nothing(prior, rates, notices, claim)
+        base = raised(odds["p_ai"], claim)
+        if claim is not None:
+            contributions += (_of_claim(claim, base - odds["p_ai"]),)
+            notices.append(told(claim, base - odds["p_ai"]))
         p_ai = float(sigmoid(base + logit(prior)))
         p_tampered = float(sigmoid(odds["p_tampered"])) if "p_tampered" in odds else None
-        share = self.ai_share(row)
+        share = None if names_the_place(claim) else self.ai_share(row)
         key = pattern_key(used)
         label, reason, chosen = self.judge(base, p_tampered, share, key, rates, guard, prior)
         tasks = {c.task for c in self.columns if c.block in used}
@@ -213,6 +220,7 @@ class Bundle:
             label, reason = Label.UNCERTAIN, UncertainReason.TOO_FEW_PLUGINS
             text = f"{len(tasks)} task(s) answered, the fusion asks for {self.minimum_tasks}"
             notices.append(_notice("too_few_plugins", text))
+        label, reason, chosen = settle(claim, p_ai, label, reason, chosen)
         unassessed = [x for x in _CORE if x in chosen.not_assessed]
         if unassessed:
             text = f"too few calibration pictures of {' and '.join(unassessed)} for {key} at the asked error rate"
@@ -252,6 +260,10 @@ class Bundle:
             raise ValueError(f"blocks takes one of the calibrated patterns {sorted(part.calibrators)}, got {key!r}")
         rows = keep_blocks(values, self.columns, mine)[:, self._places(part)]
         return part.calibrators[key].log_odds(part.model.margin(rows))
+
+    def covering(self, answered: Iterable[str]) -> frozenset[str] | None:
+        """The calibrated pattern by which a picture with these blocks is judged, None where no part is calibrated."""
+        return self._nearest(frozenset(answered))[0]
 
     def ai_share(self, row: Floats) -> float | None:
         """Share of the picture that a segmentation plugin's AI mask covers, None where no such plugin answered."""
@@ -424,17 +436,36 @@ class Bundle:
         place = {c.name: i for i, c in enumerate(self.columns)}
         return [place[c.name] for c in head.columns]
 
-    def _nothing(self, prior: float, rates: Mapping[Label, float], notices: list[Notice]) -> Fused:
+    def _nothing(
+        self,
+        prior: float,
+        rates: Mapping[Label, float],
+        notices: list[Notice],
+        claim: ProvenanceEvidence | None = None,
+    ) -> Fused:
+        """The answer without learned evidence: none, or from even odds what the file itself claims."""
+        label = Label.UNCERTAIN
+        reason: UncertainReason | None = UncertainReason.TOO_FEW_PLUGINS
+        chosen = PredictionSet(labels=DEFINITE_LABELS, not_assessed=DEFINITE_LABELS, error_rate=max(rates.values()))
+        p_ai = rare = None
+        contributions: tuple[Contribution, ...] = ()
+        if claim is not None:
+            base = raised(0.0, claim)
+            p_ai, rare = (float(sigmoid(base + logit(x))) for x in (prior, 0.01))
+            contributions = (
+                Contribution(head="p_ai", plugin="prior", log_odds=logit(prior)),
+                _of_claim(claim, base),
+            )
+            notices = [*notices, told(claim, base)]
+            label, reason, chosen = settle(claim, p_ai, label, reason, chosen)
         return Fused(
-            label=Label.UNCERTAIN,
-            reason=UncertainReason.TOO_FEW_PLUGINS,
-            p_ai=None,
+            label=label,
+            reason=reason,
+            p_ai=p_ai,
             p_tampered=None,
-            p_ai_at_1_percent=None,
-            prediction_set=PredictionSet(
-                labels=DEFINITE_LABELS, not_assessed=DEFINITE_LABELS, error_rate=max(rates.values())
-            ),
-            contributions=(),
+            p_ai_at_1_percent=rare,
+            prediction_set=chosen,
+            contributions=contributions,
             notices=tuple(notices),
             prior=float(prior),
             pattern="",
@@ -769,6 +800,10 @@ def _parse(data: bytes) -> Any:
 
 def _dump(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _of_claim(claim: ProvenanceEvidence, log_odds: float) -> Contribution:
+    return Contribution(head="p_ai", plugin=claim.plugin, task=claim.task, log_odds=log_odds)
 
 
 def _notice(code: str, message: str, plugin: str | None = None) -> Notice:

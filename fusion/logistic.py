@@ -46,6 +46,79 @@ class LogisticHead:
         return total
 
 
+def fit_ridge(
+    design: Floats,
+    labels: Floats,
+    weights: Floats,
+    *,
+    prior: Floats,
+    precision: Floats,
+    low: Floats,
+    high: Floats,
+    offset: Floats | None = None,
+    steps: int = 200,
+) -> Floats:
+    """Logistic regression with a ridge towards `prior` and bounds.
+
+    Parameters
+    ----------
+    design : float64 array (n, k)
+    labels : float64 array (n,)
+        0 or 1.
+    weights : float64 array (n,)
+        Sum to 1.
+    prior, precision, low, high : float64 arrays (k,)
+        The penalty is the sum of precision / 2 * (theta - prior)^2, beside the mean log loss.
+    offset : float64 array (n,), optional
+        Added to every margin.
+    steps : int
+        At most so many Newton steps.
+
+    Returns
+    -------
+    float64 array (k,)
+
+    Notes
+    -----
+    Projected Newton (Bertsekas 1982): weights that sit on their bound and are pushed outwards step by gradient and
+    stay; the others take a Newton step, halved along the projection arc until the loss falls.
+    """
+    theta = np.clip(np.array(prior, np.float64), low, high)
+
+    def margin(t: Floats) -> Floats:
+        return np.asarray(design @ t if offset is None else design @ t + offset, np.float64)
+
+    def loss(t: Floats) -> float:
+        m = margin(t)
+        return float((weights * (np.logaddexp(0, m) - labels * m)).sum() + 0.5 * (precision * (t - prior) ** 2).sum())
+
+    now = loss(theta)
+    for _ in range(steps):
+        p = sigmoid(margin(theta))
+        gradient = design.T @ (weights * (p - labels)) + precision * (theta - prior)
+        stuck = ((theta <= low) & (gradient > 0)) | ((theta >= high) & (gradient < 0))
+        free = np.flatnonzero(~stuck)
+        if np.abs(gradient[free]).max(initial=0.0) < 1e-9:
+            break
+        part = design[:, free]
+        hessian = (part * (weights * p * (1 - p))[:, None]).T @ part + np.diag(precision[free] + 1e-10)
+        step = np.zeros(len(theta))
+        step[free] = np.linalg.solve(hessian, gradient[free])
+        size, then, moved = 1.0, now, theta
+        while size > 1e-10:
+            moved = np.clip(theta - size * step, low, high)
+            then = loss(moved)
+            if then < now:
+                break
+            size /= 2
+        else:
+            break
+        gain, theta, now = now - then, moved, then
+        if gain < 1e-14:
+            break
+    return theta
+
+
 def fit_logistic(
     values: Floats,
     labels: ArrayLike,
@@ -72,10 +145,6 @@ def fit_logistic(
     steps : int
         At most so many Newton steps.
 
-    Notes
-    -----
-    Projected Newton (Bertsekas 1982): weights that sit on their bound and are pushed outwards step by gradient and
-    stay; the others take a Newton step, halved along the projection arc until the loss falls.
     """
     x = np.asarray(values, np.float64)
     y = np.asarray(labels, np.float64)
@@ -99,40 +168,11 @@ def fit_logistic(
     high = np.array([0.0 if c.direction < 0 else np.inf for c in columns] + [np.inf])
     design = np.column_stack([z, np.ones(len(z))])
     ridge = np.append(np.full(k, l2), 0.0)
-    theta = np.zeros(k + 1)
-
-    def loss(t: Floats) -> float:
-        m = design @ t
-        return float((w * (np.logaddexp(0, m) - y * m)).sum() + 0.5 * (ridge * t**2).sum())
-
-    now = loss(theta)
-    for _ in range(steps):
-        p = sigmoid(design @ theta)
-        gradient = design.T @ (w * (p - y)) + ridge * theta
-        stuck = ((theta <= low) & (gradient > 0)) | ((theta >= high) & (gradient < 0))
-        free = np.flatnonzero(~stuck)
-        if np.abs(gradient[free]).max(initial=0.0) < 1e-9:
-            break
-        part = design[:, free]
-        hessian = (part * (w * p * (1 - p))[:, None]).T @ part + np.diag(ridge[free] + 1e-10)
-        step = np.zeros(k + 1)
-        step[free] = np.linalg.solve(hessian, gradient[free])
-        size, then, moved = 1.0, now, theta
-        while size > 1e-10:
-            moved = np.clip(theta - size * step, low, high)
-            then = loss(moved)
-            if then < now:
-                break
-            size /= 2
-        else:
-            break
-        gain, theta, now = now - then, moved, then
-        if gain < 1e-14:
-            break
+    theta = fit_ridge(design, y, w, prior=np.zeros(k + 1), precision=ridge, low=low, high=high, steps=steps)
     # The penalty shrinks the margin as a whole too; one slope and one bias bring it back to log-odds, so that margins
     # of models fitted on different parts of the data have one scale and a calibrator finds a slope near 1.
     scaler = fit_platt(design[:, :k] @ theta[:k], y, weights=w)
     return LogisticHead(tuple(columns), centre, scale, scaler.slope * theta[:k], scaler.intercept)
 
 
-__all__ = ["LogisticHead", "fit_logistic"]
+__all__ = ["LogisticHead", "fit_logistic", "fit_ridge"]

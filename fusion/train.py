@@ -381,7 +381,7 @@ class _Recipe:
         return attrs.evolve(self, config=attrs.evolve(self.config, rounds=max(1, int(np.median(best)))))
 
 
-def _subsets(patterns: Sequence[Pattern]) -> tuple[Pattern, ...]:
+def subsets(patterns: Sequence[Pattern]) -> tuple[Pattern, ...]:
     """Every non-empty part of every pattern; where those are too many: themselves, less one block, and singles."""
     full: set[Pattern] = set()
     for p in patterns:
@@ -624,7 +624,7 @@ def _assemble(
         task = _HeadTask.of(table, name)
         if task is None:
             continue
-        patterns = _subsets(task.observed())
+        patterns = subsets(task.observed())
         folds = _family_folds(task, settings) if settings.calibrate_on == "family" else ()
         margins = _margins(recipe, task, folds or _group_folds(task, settings), patterns, settings)
         calibrators = _calibrators(task, margins, settings)
@@ -664,7 +664,7 @@ def _assemble(
     )
     usable = {c.block for c in kept}
     seen = tuple(sorted({p & usable for p in table.patterns} - {frozenset()}, key=pattern_key))
-    for pattern in _subsets(seen):
+    for pattern in subsets(seen):
         part = pattern_key(pattern & heads["p_ai"].blocks)
         if part not in heads["p_ai"].calibrators:
             continue
@@ -900,4 +900,4 @@ def _plain(value: Any) -> Any:
     return value
 
 
-__all__ = ["LADDER", "SMALL", "TrainingReport", "drop_blocks", "sample_weights", "train_bundle"]
+__all__ = ["LADDER", "SMALL", "TrainingReport", "drop_blocks", "sample_weights", "subsets", "train_bundle"]

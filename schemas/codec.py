@@ -22,7 +22,8 @@ import math
 import sys
 import textwrap
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, overload
@@ -108,6 +109,43 @@ def from_json(obj: object, cls: Any) -> Any:
         raise CodecError(*_problems(error, "$")) from None
 
 
+_outside: ContextVar[list[Any] | None] = ContextVar("tellsign_codec_outside", default=None)
+"""Where arrays and bytes go, or come from, that travel beside the JSON; None where they are inside it as base64."""
+
+
+def to_parts(value: object) -> tuple[Any, list[memoryview]]:
+    """`to_json` with the data of arrays, and bytes, raw and beside it: for pipes, which carry bytes as they are.
+
+    Returns
+    -------
+    obj
+        As `to_json`, but in place of each base64 text stands the data's index.
+    blobs : list of memoryview
+        The data, little-endian and in C order; nothing is copied that need not be.
+    """
+    blobs: list[Any] = []
+    token = _outside.set(blobs)
+    try:
+        return to_json(value), blobs
+    finally:
+        _outside.reset(token)
+
+
+def from_parts(obj: object, blobs: Sequence[bytes | bytearray | memoryview], cls: Any) -> Any:
+    """The reverse of `to_parts`, as strict as `from_json`.
+
+    Raises
+    ------
+    CodecError
+        Naming the path of every problem found.
+    """
+    token = _outside.set(list(blobs))
+    try:
+        return from_json(obj, cls)
+    finally:
+        _outside.reset(token)
+
+
 def dumps(value: object, *, indent: int | None = None) -> str:
     """The value as a JSON text (ASCII; one line unless `indent`)."""
     return json.dumps(to_json(value), allow_nan=False, indent=indent)
@@ -181,6 +219,11 @@ def _text(value: Any, cls: Any) -> Any:
 
 
 def _bytes(value: Any, _: Any = None) -> bytes:
+    outside = _outside.get()
+    if outside is not None:
+        if type(value) is not int or not 0 <= value < len(outside):
+            raise _WrongKindError(f"the index of one of {len(outside)} blobs", value)
+        return bytes(outside[value])
     if not isinstance(value, str):
         raise _WrongKindError("base64 text", value)
     try:
@@ -204,8 +247,16 @@ def _array_to_json(value: np.ndarray[Any, Any]) -> dict[str, Any]:
     return {
         "shape": list(value.shape),
         "dtype": value.dtype.name,
-        "data": base64.b64encode(little.tobytes()).decode("ascii"),
+        "data": _bytes_to_json(little.reshape(-1).view(np.uint8).data),
     }
+
+
+def _bytes_to_json(value: Any) -> Any:
+    outside = _outside.get()
+    if outside is None:
+        return base64.b64encode(value).decode("ascii")
+    outside.append(memoryview(value))
+    return len(outside) - 1
 
 
 def _array_from_json(value: Any, cls: Any) -> np.ndarray[Any, Any]:
@@ -306,7 +357,7 @@ def _make_converter() -> cattrs.Converter:
     converter.register_structure_hook(float, _only(int | float, "a number"))
     converter.register_structure_hook(bool, _only(bool, "true or false"))
     converter.register_structure_hook(bytes, _bytes)
-    converter.register_unstructure_hook(bytes, lambda value: base64.b64encode(value).decode("ascii"))
+    converter.register_unstructure_hook(bytes, _bytes_to_json)
     converter.register_structure_hook_func(_is_array, _array_from_json)
     converter.register_unstructure_hook_func(_is_array, _array_to_json)
     converter.register_structure_hook_factory(_is_tuple, _tuple_hook)

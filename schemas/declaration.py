@@ -71,6 +71,9 @@ class Declaration:
     )
     version: str = attrs.field(validator=text())
     api_version: int = attrs.field(validator=integer(1))
+    older_api_versions: tuple[int, ...] = attrs.field(default=(), validator=several(int, unique=True))
+    """Older versions of the contract that the plugin can keep to as well. The host takes the highest one that both
+    speak and puts it into `api_version`; the manifest itself must be one that the oldest of them allows."""
     task: Task = attrs.field(validator=member(Task))
     detector: str = attrs.field(
         validator=pattern("[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*", 'a class as "module:Class"')

@@ -12,6 +12,12 @@ from .checks import array, member, number, one_of, read_only, same_array, text
 from .picture import Box
 from .taxonomy import Category, Task
 
+MEANINGS = ("generated", "edited", "captured", "other")
+"""What a claim about a picture's origin can amount to."""
+
+CARRIERS = ("content_credentials", "xmp", "iptc", "text", "exif", "watermark", "other")
+"""Where a claim can stand: a signed manifest, XMP, IPTC-IIM, a generator's text, EXIF, the pixels themselves."""
+
 
 @attrs.frozen(kw_only=True)
 class _Origin:
@@ -81,8 +87,27 @@ class ProvenanceEvidence(_Origin):
     claim: str = attrs.field(validator=text())
     claimant: str = attrs.field(validator=text())
     """Who says it."""
-    verification: str = attrs.field(validator=one_of("verified", "unverified", "broken"))
+    verification: str = attrs.field(validator=one_of("verified", "unverified", "broken", "unknown"))
+    """verified: signed, unchanged since, and by a signer on the asked trust list. unverified: anyone can write it.
+    broken: signed for other bytes than these. unknown: it is there and could not be read."""
     detail: str = attrs.field(default="", validator=text(empty=True))
+    meaning: str = attrs.field(default="other", validator=one_of(*MEANINGS))
+    """What the claim amounts to. "generated" and "edited" (generated regions in something else) are explicit claims of
+    synthesis, and the only ones that can move a probability; "captured" and "other" never do."""
+    carrier: str = attrs.field(default="other", validator=one_of(*CARRIERS))
+    """Where the claim stands."""
+    signer: str = attrs.field(default="", validator=text(empty=True))
+    """Who signed it, by the certificate; empty where nobody did."""
+    integrity: str = attrs.field(default="", validator=one_of("", "intact", "broken", "unknown"))
+    """Whether the file is what was signed; empty where nothing is signed."""
+    trust: str = attrs.field(default="", validator=one_of("", "trusted", "untrusted", "unknown"))
+    """Whether the signer is on the asked trust list; "unknown" where none was asked. Empty where nothing is signed."""
+    generator: str = attrs.field(default="", validator=text(empty=True))
+    """The program or service that made the picture."""
+    generator_model: str = attrs.field(default="", validator=text(empty=True))
+    """The model that it ran."""
+    prompt: str = attrs.field(default="", validator=text(empty=True))
+    seed: str = attrs.field(default="", validator=text(empty=True))
 
 
 @attrs.frozen(kw_only=True)

@@ -11,7 +11,7 @@ from .declaration import HEADS
 from .evidence import EVIDENCE_KINDS, Evidence, FindingEvidence, MapEvidence
 from .taxonomy import DEFINITE_LABELS, Label, Task
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 """Version of the verdict's JSON. A new field raises the second number, a changed meaning the first."""
 
 

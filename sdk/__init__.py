@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from .stream import Unreadable
+    from .tuning.tune import tune
 
     __version__: str
 else:
@@ -68,6 +69,7 @@ else:
             "Verdict",
         ),
         "tellsign.stream": ("Unreadable",),
+        "tellsign.tuning.tune": ("tune",),
     }
     _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -113,4 +115,5 @@ __all__ = [
     "decode",
     "detect",
     "detect_many",
+    "tune",
 ]

@@ -76,4 +76,10 @@ def paused(at_most: float) -> Iterator[None]:
             yield
 
 
-__all__ = ["Stopwatch", "paused"]
+def elapsed() -> float:
+    """Seconds that count so far on the watch that runs in this thread; 0 where none does."""
+    watch = _current.get()
+    return 0.0 if watch is None else watch.elapsed()
+
+
+__all__ = ["Stopwatch", "elapsed", "paused"]

@@ -34,7 +34,19 @@ class Detector:
     ----------
     plugins : collection of str, optional
         Names of the plugins to use; by default all that are installed. The environment variables `TELLSIGN_PLUGINS`
-        and `TELLSIGN_DISABLED_PLUGINS` narrow the choice further.
+        and `TELLSIGN_DISABLED_PLUGINS` narrow the choice further. A path, or text that ends in .py, is a plugin in
+        one file (see `tellsign.onefile`).
+    deny : collection of str
+        Names of plugins not to use.
+    commercial_only : bool
+        Use no plugin whose declaration does not allow commercial use. `TELLSIGN_COMMERCIAL_ONLY=1` does the same.
+    isolate : collection of str
+        Names of plugins that get a process of their own, which is ended and started again where it crashes, hangs or
+        fills the memory; "*" stands for all. `TELLSIGN_ISOLATE` adds to them. Costs a process start and the memory
+        of what it imports.
+    isolate_memory : int, optional
+        Bytes that the process of an isolated plugin may have in memory (watched on Linux only); by default half of
+        the machine's.
     device : str
         "auto", "cpu", "cuda", "cuda:<n>" or "mps".
     fusion : path or bundle, optional
@@ -43,9 +55,9 @@ class Detector:
         Settings per plugin name.
     limits : Limits, optional
         What the decoder accepts.
-    time_limit : float, optional
-        Seconds that each plugin may take per picture; by default what it declares. Building a model and waiting for
-        the device do not count.
+    time_limit : float or mapping, optional
+        Seconds that each plugin may take per picture, or seconds by plugin name; by default what it declares.
+        Building a model and waiting for the device do not count.
     error_rate : float, optional
         Share of wrong prediction sets to accept, in (0, 1); by default the bundle's.
     stability_probe : bool
@@ -73,22 +85,30 @@ class Detector:
     def __init__(
         self,
         *,
-        plugins: Collection[str] | None = None,
+        plugins: Collection[str | os.PathLike[str]] | None = None,
+        deny: Collection[str] = (),
+        commercial_only: bool = False,
+        isolate: Collection[str] = (),
+        isolate_memory: int | None = None,
         device: str = "auto",
         fusion: str | os.PathLike[str] | Fusion | None = None,
         settings: Mapping[str, Mapping[str, object]] | None = None,
         limits: Limits | None = None,
-        time_limit: float | None = None,
+        time_limit: float | Mapping[str, float] | None = None,
         error_rate: float | None = None,
         stability_probe: bool = True,
         prior: float = 0.5,
         strict: bool = False,
         memory_budget: int | None = None,
     ) -> None:
-        if isinstance(plugins, str):
-            raise SettingError("plugins", "a list of names, or None", plugins)
-        if time_limit is not None and not (_is_number(time_limit) and time_limit > 0):
-            raise SettingError("time_limit", "seconds above 0, or None", time_limit)
+        for parameter, names in (("plugins", plugins), ("deny", deny), ("isolate", isolate)):
+            if isinstance(names, str):
+                raise SettingError(parameter, "a list of names, or None", names)
+        for seconds in time_limit.values() if isinstance(time_limit, Mapping) else [time_limit]:
+            if seconds is not None and not (_is_number(seconds) and seconds > 0):
+                raise SettingError("time_limit", "seconds above 0, such seconds by plugin name, or None", seconds)
+        if isolate_memory is not None and not (isinstance(isolate_memory, int) and isolate_memory > 0):
+            raise SettingError("isolate_memory", "bytes above 0, or None", isolate_memory)
         if fusion is not None and not isinstance(fusion, str | os.PathLike) and not hasattr(fusion, "fuse"):
             raise SettingError("fusion", "the folder of a bundle, an object with a method `fuse`, or None", fusion)
         if error_rate is not None and not (_is_number(error_rate) and 0 < error_rate < 1):
@@ -102,7 +122,17 @@ class Detector:
         runtime = DeviceRuntime(device, memory_budget=memory_budget)
         if device not in ("auto", "cpu"):
             _ = runtime.device  # one that is not there is the caller's mistake, not some plugin's failure
-        guards, self._records = load_guards(runtime, plugins, settings or {}, time_limit=time_limit, strict=strict)
+        guards, self._records = load_guards(
+            runtime,
+            plugins,
+            settings or {},
+            time_limit=time_limit,
+            strict=strict,
+            deny=deny,
+            isolate=isolate,
+            isolate_memory=isolate_memory,
+            commercial_only=commercial_only,
+        )
         self._pipeline = Pipeline(
             guards=guards,
             runtime=runtime,

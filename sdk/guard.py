@@ -68,6 +68,7 @@ class Guard:
         self.name, self.task = self.declaration.name, self.declaration.task
         self.time_limit = time_limit or self.declaration.time_limit
         self._unavailable: str | None = None
+        self._why_quarantined = "it hung in an earlier call and is not asked again"
         self._worker = Worker(self.name)
 
     @property
@@ -124,8 +125,7 @@ class Guard:
             message = f"it did not answer within {limit:g} s and is not asked again"
             return [self._failure(error, "plugin_timeout", "TimeLimit", message)] * len(views), limit
         except QuarantinedError as error:
-            message = "it hung in an earlier call and is not asked again"
-            return [self._failure(error, "plugin_timeout", "TimeLimit", message)] * len(views), 0.0
+            return [self._failure(error, "plugin_timeout", "TimeLimit", self._why_quarantined)] * len(views), 0.0
         if outcome.value is not None:
             return outcome.value, outcome.seconds
         assert outcome.error is not None
@@ -155,20 +155,39 @@ class Guard:
 
     def _answers(self, views: Sequence[View]) -> list[Answer]:
         """Call the plugin and check what it says; runs in the plugin's thread."""
-        said = self.plugin.detect(views, self.runtime)
-        if not isinstance(said, list | tuple):
-            raise BadEvidenceError(f"detect must return a list with one item for each view, got {_kind(said)}")
-        if len(said) != len(views):
-            raise BadEvidenceError(f"detect must return {len(views)} items, one for each view, got {len(said)}")
         answers = []
-        for item in said:
+        for item in self.call(views):
             try:
-                answers.append(Answer(self._checked(item)))
+                answers.append(Answer(self.checked(item)))
             except BadEvidenceError as error:
                 answers.append(self._raised(error))
         return answers
 
-    def _checked(self, item: object) -> tuple[Evidence, ...]:
+    def call(self, views: Sequence[View]) -> Sequence[object]:
+        """What the plugin says, one item for each view, not checked any further.
+
+        Raises
+        ------
+        BadEvidenceError
+            It is no list of that length. What the plugin itself raises goes through.
+        """
+        said: object = self.plugin.detect(views, self.runtime)
+        if not isinstance(said, list | tuple):
+            raise BadEvidenceError(f"detect must return a list with one item for each view, got {_kind(said)}")
+        if len(said) != len(views):
+            raise BadEvidenceError(f"detect must return {len(views)} items, one for each view, got {len(said)}")
+        return said
+
+    def checked(self, item: object) -> tuple[Evidence, ...]:
+        """The evidence of one item of an answer.
+
+        Raises
+        ------
+        BadEvidenceError
+            It is not what the contract asks for.
+        """
+        if isinstance(item, BadEvidenceError):  # an isolated plugin's process has looked at it already
+            raise item
         if not isinstance(item, list | tuple):
             raise BadEvidenceError(f"the answer to a view must be a list of evidence, got {_kind(item)}")
         names: set[tuple[type, str]] = set()

@@ -6,13 +6,14 @@ Nothing here raises for what a plugin does wrong: what went wrong is part of the
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from importlib.machinery import ModuleSpec
 from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
 from typing import Literal
@@ -23,7 +24,8 @@ import pluggy
 from tellsign.schemas import API_VERSION, Declaration
 from tellsign.schemas.codec import loads
 
-from .errors import TellsignError, TimeLimitError
+from . import onefile
+from .errors import SettingError, TellsignError, TimeLimitError
 from .plugin import PROJECT, DetectorPlugin, Hooks
 from .worker import Worker, in_words
 
@@ -31,6 +33,10 @@ GROUP = "tellsign.detectors"
 MANIFEST = "tellsign.json"
 ALLOW_VARIABLE = "TELLSIGN_PLUGINS"
 DENY_VARIABLE = "TELLSIGN_DISABLED_PLUGINS"
+COMMERCIAL_VARIABLE = "TELLSIGN_COMMERCIAL_ONLY"
+
+OLDEST_API_VERSION = 1
+"""Oldest version of the contract with plugins that this host still keeps to; the newest is `API_VERSION`."""
 
 LOAD_LIMIT = 120.0
 """Seconds that importing and making one plugin may take; a cold import of torch from a slow disk fits in."""
@@ -53,6 +59,16 @@ class PluginRecord:
     """Why the state is not "ok", in words."""
     declaration: Declaration | None = None
     """None where it could not be read."""
+    file: Path | None = None
+    """Set for a plugin in one file (`tellsign.onefile`), which no distribution brings."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its declaration lies, to which the weights' paths are relative; None where that is not known."""
+        if self.file is not None:
+            return self.file.parent
+        spec = find_spec(self.module)
+        return None if spec is None or not spec.origin else Path(spec.origin).parent
 
 
 class _RefusedError(TellsignError):
@@ -67,44 +83,85 @@ def discover(
     *,
     allow: Collection[str] | None = None,
     deny: Collection[str] | None = None,
+    files: Iterable[str | os.PathLike[str]] = (),
+    commercial_only: bool = False,
     group: str = GROUP,
     environ: Mapping[str, str] = os.environ,
 ) -> tuple[PluginRecord, ...]:
-    """List the installed plugins, sorted by name, without importing more than their parent packages.
+    """List the installed plugins, sorted by name, without importing anything of theirs.
 
     Parameters
     ----------
     allow : collection of str, optional
-        Names that may run; None means all, an empty one means none.
+        Names of the installed ones that may run; None means all, an empty one means none.
     deny : collection of str, optional
         Names that may not.
+    files : iterable of path
+        Plugins in one file each, which nobody has installed: asked for by being here, and held to the other lists.
+    commercial_only : bool
+        Disable what its own declaration does not allow to be used commercially.
     group : str
         Group of the entry points.
     environ : mapping
         `TELLSIGN_PLUGINS` allows (a comma list; set but empty means none) and `TELLSIGN_DISABLED_PLUGINS` denies.
-        A plugin must pass both the parameters and the environment.
+        `TELLSIGN_COMMERCIAL_ONLY` set to 1 is `commercial_only`. A plugin must pass both the parameters and the
+        environment.
     """
-    gates = [
-        (None if allow is None else set(allow), "not among the plugins that were asked for"),
-        (_listed(environ.get(ALLOW_VARIABLE)), f"not in {ALLOW_VARIABLE}"),
-    ]
-    denied = dict.fromkeys(_listed(environ.get(DENY_VARIABLE)) or (), f"in {DENY_VARIABLE}")
+    commercial_only = commercial_only or switched_on(COMMERCIAL_VARIABLE, environ)
+    asked = None if allow is None else set(allow)
+    permitted = listed(environ.get(ALLOW_VARIABLE))
+    denied = dict.fromkeys(listed(environ.get(DENY_VARIABLE)) or (), f"in {DENY_VARIABLE}")
     denied |= dict.fromkeys(deny or (), "in the list of plugins not to use")
 
-    def why_not(name: str) -> str:
-        return denied.get(name) or next((why for names, why in gates if names is not None and name not in names), "")
+    def why_not(record: PluginRecord) -> str:
+        name = record.name
+        if name in denied:
+            return denied[name]
+        if asked is not None and record.file is None and name not in asked:
+            return "not among the plugins that were asked for"
+        return "" if permitted is None or name in permitted else f"not in {ALLOW_VARIABLE}"
 
     records = []
     for distribution, entry in _entries(group):
         record = PluginRecord(
             entry.name, distribution.metadata["Name"], distribution.version, entry.value.partition(":")[0], "ok"
         )
-        records.append(_read(record, why_not(entry.name)))
+        records.append(_read(record, why_not))
+    for file in map(Path, files):
+        alone = PluginRecord(onefile.name_of(file), str(file), "", onefile.module_of(file), "ok", file=file.absolute())
+        records.append(_read(alone, why_not))
+    if commercial_only:
+        records = [_commercial(record) for record in records]
     records.sort(key=lambda r: (r.name, r.distribution, r.module))
     return all_or_nothing(_mark_duplicates(records))
 
 
-def _listed(text: str | None) -> set[str] | None:
+def _commercial(record: PluginRecord) -> PluginRecord:
+    declared = record.declaration
+    if record.state == "disabled" or declared is None or declared.commercial_use:
+        return record
+    licences = f"code {declared.code_licence}, weights {declared.weights_licence}"
+    return attrs.evolve(record, state="disabled", reason=f"its licences ({licences}) allow no commercial use")
+
+
+def switched_on(variable: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether an environment variable says yes.
+
+    Raises
+    ------
+    SettingError
+        It says neither yes nor no.
+    """
+    text = environ.get(variable, "").strip().lower()
+    if text in ("1", "true", "yes", "on"):
+        return True
+    if text in ("", "0", "false", "no", "off"):
+        return False
+    raise SettingError(variable, "1 or 0", environ[variable])
+
+
+def listed(text: str | None) -> set[str] | None:
+    """The names in a comma list; None where there is no list."""
     return None if text is None else {part.strip() for part in text.split(",") if part.strip()}
 
 
@@ -125,43 +182,76 @@ def _entries(group: str) -> Iterator[tuple[Distribution, EntryPoint]]:
         yield from ((distribution, entry) for entry in entries)
 
 
-def _read(record: PluginRecord, disabled: str) -> PluginRecord:
+def find_spec(module: str) -> ModuleSpec | None:
+    """`importlib.util.find_spec` without running the parent packages: nothing of a plugin runs before it is wanted."""
+    path = None
+    spec = None
+    for end in [match.end() for match in re.finditer(r"[^.]+", module)]:
+        found = (finder.find_spec(module[:end], path) for finder in sys.meta_path)
+        spec = next((s for s in found if s is not None), None)
+        if spec is None:
+            return None
+        # One that is imported already may have changed its path; nothing is imported here for that.
+        path = getattr(sys.modules.get(module[:end]), "__path__", spec.submodule_search_locations)
+    return spec
+
+
+def _read(record: PluginRecord, why_not: Callable[[PluginRecord], str]) -> PluginRecord:
     """The record with its declaration, or with why there is none."""
     try:
-        declaration = _declaration(record)
+        declaration = _declaration(record) if record.file is None else onefile.declaration_of(record.file)
     except Exception as error:
         refused = error if isinstance(error, _RefusedError) else _RefusedError(in_words(error))
         record = attrs.evolve(record, state=refused.state, reason=str(refused))
     else:
         record = attrs.evolve(record, declaration=declaration)
+        if record.file is not None:
+            record = attrs.evolve(record, name=declaration.name, version=declaration.version)
+    disabled = why_not(record)
     return attrs.evolve(record, state="disabled", reason=disabled) if disabled else record
 
 
 def _declaration(record: PluginRecord) -> Declaration:
-    spec = importlib.util.find_spec(record.module)
+    spec = find_spec(record.module)
     if spec is None or not spec.origin:
         raise _RefusedError(f"the entry point names the module {record.module!r}, which is not there")
     path = Path(spec.origin).parent / MANIFEST
     if not path.is_file():
         raise _RefusedError(f"no {MANIFEST} beside the module {record.module!r}")
     text = path.read_text(encoding="utf-8")
-    _check_api_version(record, json.loads(text))
+    version = _negotiated(record, json.loads(text))
     declaration = loads(text, Declaration)
+    if version is not None:
+        declaration = attrs.evolve(declaration, api_version=version)
     if declaration.name != record.name:
         raise _RefusedError(f"the entry point is called {record.name!r}, but {MANIFEST} says {declaration.name!r}")
     return declaration
 
 
-def _check_api_version(record: PluginRecord, manifest: object) -> None:
-    """Before the manifest is parsed: one of another version may well have other fields."""
-    wanted = manifest.get("api_version") if isinstance(manifest, dict) else None
-    if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted == API_VERSION:
-        return
-    cure = f"upgrade {PROJECT}" if wanted > API_VERSION else f"upgrade {record.distribution}"
+def _negotiated(record: PluginRecord, manifest: object) -> int | None:
+    """The highest version of the contract that both speak; None where the manifest says none, which its parser tells.
+
+    Before the manifest is parsed: one of another version may well have other fields.
+    """
+    said = manifest if isinstance(manifest, dict) else {}
+    older = said.get("older_api_versions", [])
+    offered = [said.get("api_version"), *(older if isinstance(older, list) else ())]
+    if not all(type(version) is int for version in offered):
+        return None
+    ours = range(OLDEST_API_VERSION, API_VERSION + 1)
+    both = [version for version in offered if version in ours]
+    if both:
+        return int(max(both))
+    cure = f"upgrade {PROJECT}" if min(offered) > API_VERSION else f"upgrade {record.distribution}"
     raise _RefusedError(
-        f"written for version {wanted} of the plugin API, this {PROJECT} speaks version {API_VERSION}: {cure}",
+        f"written for {_versions(offered)} of the plugin API, this {PROJECT} speaks {_versions(ours)}: {cure}",
         "incompatible",
     )
+
+
+def _versions(numbers: Iterable[int]) -> str:
+    *rest, last = sorted(numbers)
+    return f"versions {', '.join(map(str, rest))} and {last}" if rest else f"version {last}"
 
 
 def _mark_duplicates(records: Iterable[PluginRecord]) -> list[PluginRecord]:
@@ -269,6 +359,9 @@ class Host:
 
     def _load(self, record: PluginRecord) -> DetectorPlugin:
         assert record.declaration is not None
+        if record.file is not None:
+            found = onefile.load(record.file, record.declaration)
+            return self._make(found, record.declaration)
         module = importlib.import_module(record.module)
         if self.manager.register(module, record.name) is None:
             raise _RefusedError("its registration is blocked")
@@ -277,7 +370,10 @@ class Host:
         classes = self.manager.subset_hook_caller("tellsign_detector", others)()
         if len(classes) != 1:
             raise _RefusedError(f"the module {record.module!r} must implement the hook tellsign_detector, once")
-        return _checked(classes[0], record.declaration)(record.declaration, dict(self._settings.get(record.name, {})))
+        return self._make(classes[0], record.declaration)
+
+    def _make(self, found: object, declaration: Declaration) -> DetectorPlugin:
+        return _checked(found, declaration)(declaration, dict(self._settings.get(declaration.name, {})))
 
     def _check_hooks(self, module: object) -> None:
         """Refuse hooks that do not exist: a misspelt one would silently never be called."""
@@ -308,4 +404,15 @@ def _checked(found: object, declaration: Declaration) -> type[DetectorPlugin]:
     return found
 
 
-__all__ = ["GROUP", "MANIFEST", "Host", "PluginRecord", "all_or_nothing", "discover"]
+__all__ = [
+    "GROUP",
+    "MANIFEST",
+    "OLDEST_API_VERSION",
+    "Host",
+    "PluginRecord",
+    "all_or_nothing",
+    "discover",
+    "find_spec",
+    "listed",
+    "switched_on",
+]

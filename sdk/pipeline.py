@@ -18,6 +18,7 @@ from tellsign.schemas import (
     NotApplicable,
     Notice,
     Picture,
+    ScoreEvidence,
     Task,
     Unavailable,
     UncertainReason,
@@ -230,7 +231,7 @@ class Pipeline:
         fused = fuse(evidence)
         fused_at = time.perf_counter()
         one.add("fusion", fused_at - began)
-        notices = [*self.notices, *one.notices, *fused.notices]
+        notices = [*self.notices, *one.notices, *_understudies(evidence), *fused.notices]
         label, reason = fused.label, fused.reason
         if all(isinstance(e, SILENT) for e in evidence) and "no_evidence" not in {n.code for n in notices}:
             notices.append(Notice(code="no_evidence", message="no plugin said anything about this picture"))
@@ -275,6 +276,16 @@ def versions_of(guards: Sequence[Guard], fusion: Fusion) -> dict[str, str]:
     plugins = {f"plugin:{guard.name}": guard.declaration.version for guard in guards}
     bundle = {"bundle": str(fusion.version)} if hasattr(fusion, "version") else {}
     return {"tellsign": __version__, "schema": SCHEMA_VERSION} | plugins | bundle
+
+
+def _understudies(evidence: Sequence[Evidence]) -> list[Notice]:
+    """A warning for each plugin whose score is not from its best model, because that one is not here."""
+    scored = {e.plugin for e in evidence if isinstance(e, ScoreEvidence)}
+    return [
+        Notice(code="weaker_model", message=f"{e.plugin}: {e.reason}", plugin=e.plugin)
+        for e in evidence
+        if isinstance(e, Unavailable) and e.plugin in scored
+    ]
 
 
 def _models(evidence: Sequence[Evidence]) -> dict[str, str]:

@@ -32,6 +32,7 @@ from tellsign.schemas import (
     ProvenanceEvidence,
     ScoreEvidence,
     StatementEvidence,
+    Unavailable,
     View,
 )
 
@@ -151,12 +152,26 @@ class DetectorPlugin(ABC):
         )
 
     def provenance(
-        self, claim: str, *, claimant: str, verification: str, detail: str = "", model: str | None = None
+        self,
+        claim: str,
+        *,
+        claimant: str,
+        verification: str,
+        detail: str = "",
+        model: str | None = None,
+        **more: str,
     ) -> ProvenanceEvidence:
-        """A claim that the file makes; `verification` is "verified", "unverified" or "broken"."""
-        return ProvenanceEvidence(
-            **self._origin(model), claim=claim, claimant=claimant, verification=verification, detail=detail
-        )
+        """A claim that the file makes; `verification` is "verified", "unverified", "broken" or "unknown".
+
+        `more` takes the other fields of `ProvenanceEvidence`: `meaning`, `carrier`, `signer`, `integrity`, `trust`,
+        `generator`, `generator_model`, `prompt`, `seed`.
+        """
+        given: dict[str, Any] = self._origin(model) | more
+        return ProvenanceEvidence(**given, claim=claim, claimant=claimant, verification=verification, detail=detail)
+
+    def unavailable(self, reason: str, *, model: str | None = None) -> Unavailable:
+        """A part of the detector that cannot answer here, beside what the others say."""
+        return Unavailable(**self._origin(model), reason=reason)
 
     def not_applicable(self, reason: str, *, model: str | None = None) -> NotApplicable:
         """Nothing to say about a picture of this kind, which is neither a failure nor a sign of anything."""

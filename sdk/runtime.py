@@ -114,6 +114,16 @@ class DeviceRuntime:
         self._forwards: Counter[str] = Counter()
         self._evictions = 0
 
+    @property
+    def options(self) -> dict[str, str | int | float | None]:
+        """What it was made with: the keywords for another one like it, in another process."""
+        return {
+            "device": self._asked,
+            "memory_budget": self._memory_budget,
+            "batch_size": self._batch_size,
+            "lock_timeout": self.lock_timeout,
+        }
+
     @cached_property
     def device(self) -> torch.device:
         """The device; found out, and torch imported, on first use.

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from tellsign.decoding.quiet import quiet_pillow  # for plugins that open a file's bytes again
 from tellsign.errors import SettingError
 from tellsign.schemas import (
     Box,
@@ -388,6 +389,7 @@ __all__ = [
     "build_view",
     "pixel_view",
     "provenance_view",
+    "quiet_pillow",
     "segmentation_view",
     "semantic_view",
     "stitch",

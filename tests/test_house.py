@@ -146,7 +146,7 @@ def allowed(path, module):
         return part in ("schemas", "fusion")
     if room == "plugins":
         own = part == "plugins" and deeper.split(".")[0] in ("", rest[0])
-        training = len(rest) > 2 and rest[1] == "training" and part == "data"
+        training = len(rest) > 2 and rest[1] == "training" and part in ("alignment", "data")
         return own or training or part in {"schemas", *PUBLIC, *public_names()}
     return part != "plugins"  # the sdk finds plugins through their entry points
 
@@ -185,6 +185,7 @@ def test_every_import_follows_the_arrows(room):
         ("plugins/pixel/model.py", "tellsign.host"),
         ("plugins/pixel/model.py", "tellsign.fusion"),
         ("plugins/pixel/model.py", "tellsign.data"),
+        ("plugins/pixel/model.py", "tellsign.alignment"),
         ("sdk/host.py", "tellsign.plugins.pixel"),
     ],
 )

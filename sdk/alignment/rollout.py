@@ -21,6 +21,7 @@ def attention_map(
     last: int | None = None,
     per_head: bool = False,
     skip: int = 1,
+    together: bool = False,
     create_graph: bool = True,
 ) -> Tensor:
     """Where the class token looks for the sake of `logits`, by gradient attention rollout.
@@ -37,26 +38,31 @@ def attention_map(
         False: the heads' mean, then what is positive. True: what is positive of each head, then the mean.
     skip : int, default 1
         Tokens before the patches: the class token and registers.
+    together : bool, default False
+        Divide by the largest value of the batch instead of each picture's own. A loss on the map then leaves alone
+        pictures in which next to nothing is looked at; with each picture's own maximum it pushes those hardest, and
+        training from scratch can end with maps that are 0 everywhere and have no gradient left (docs/artifacts.md).
     create_graph : bool, default True
         Keep the graph, for a loss on the map.
 
     Returns
     -------
     tensor of (B, N - skip)
-        In [0, 1]; the largest of each picture is 1. All 0 where nothing was looked at.
+        In [0, 1]; the largest of each picture (of the batch, if `together`) is 1. All 0 where nothing was looked at.
     """
     chosen = list(attentions if last is None else attentions[-last:])
     gradients = torch.autograd.grad(logits.sum(), chosen, create_graph=create_graph)
-    return normalised(rollout(chosen, gradients, per_head=per_head)[:, 0, skip:])
+    return normalised(rollout(chosen, gradients, per_head=per_head)[:, 0, skip:], together=together)
 
 
-def normalised(attended: Tensor, epsilon: float = 1e-8) -> Tensor:
-    """Divided by each picture's maximum, (B, n) to (B, n).
+def normalised(attended: Tensor, epsilon: float = 1e-8, *, together: bool = False) -> Tensor:
+    """Divided by each picture's maximum, or by that of all of them `together`; (B, n) to (B, n).
 
     The maximum is a constant to the gradient. If it were not, the map of a picture without artifacts could never reach
     an all-zero target: its maximum would be 1 whatever the model did.
     """
-    return attended / (attended.amax(dim=1, keepdim=True).detach() + epsilon)
+    largest = attended.amax() if together else attended.amax(dim=1, keepdim=True)
+    return attended / (largest.detach() + epsilon)
 
 
 def rollout(attentions: Sequence[Tensor], gradients: Sequence[Tensor], *, per_head: bool = False) -> Tensor:

@@ -11,10 +11,16 @@ from typer.core import TyperCommand, TyperGroup
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "detect": ("tellsign.cli.detect:detect", "Say of each picture whether it is authentic, AI-made or tampered with."),
-    "plugins": ("tellsign.cli.plugins:app", "List the installed detectors and why some do not load."),
+    "plugins": ("tellsign.cli.plugins:app", "List the installed detectors, start one of your own, and check one."),
     "models": ("tellsign.cli.models:app", "List and fetch the larger weights."),
     "doctor": ("tellsign.cli.doctor:doctor", "Check this installation and name what is wrong and how to cure it."),
     "eval": ("tellsign.cli.eval:command", "Measure the detectors on labelled pictures."),
+    "compare": ("tellsign.cli.compare:command", "Compare two reports of eval, picture by picture."),
+    "audit": ("tellsign.cli.audit:command", "Measure what moves each detector: traces or meaning."),
+    "forge": ("tellsign.cli.forge:command", "Make labelled forgeries of photographs, to train and measure on."),
+    "tune": ("tellsign.cli.tune:command", "Tune the fusion on your own labelled pictures."),
+    "fusion": ("tellsign.cli.fusion:app", "Look into a fusion bundle, compare two, check one against here."),
+    "monitor": ("tellsign.cli.monitor:command", "Tell whether scores still look like the calibration's."),
     "bench": ("tellsign.cli.bench:command", "Measure what the package costs on top of its models."),
 }
 """Name -> where the function or the typer app is, and its line in the help."""

@@ -15,6 +15,7 @@ import typer
 
 from .common import console, told_errors
 from .settings import Settings, parse_settings
+from .trust import CommercialOnly, Deny, Isolate, IsolateMemory, TimeLimit, trust_options
 
 if TYPE_CHECKING:
     from tellsign.report.page import Page
@@ -89,9 +90,21 @@ def detect(
             "--stability/--no-stability", help="Check that the verdict survives saving the picture again (costs time)."
         ),
     ] = True,
-    plugin: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Ask only this detector; may be given several times.")
+    fusion: Annotated[
+        Path | None, typer.Option(metavar="BUNDLE", help="Folder of a fusion bundle; the shipped one unless given.")
     ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|FILE.py",
+            help="Ask only this detector, by name, or in a file that is not installed; may be given several times.",
+        ),
+    ] = None,
+    deny: Deny = None,
+    commercial_only: CommercialOnly = False,
+    isolate: Isolate = None,
+    isolate_memory: IsolateMemory = None,
+    time_limit: TimeLimit = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Go into the folders inside folders.")] = False,
     files_from_stdin: Annotated[
         bool, typer.Option("--files-from-stdin", help="Read paths from stdin, one per line or separated by NUL.")
@@ -115,6 +128,15 @@ def detect(
         say = _printer(as_json=as_json, quiet=quiet, many=len(sources) > 1, report=report)
         options: dict[str, Any] = {"device": device, "stability_probe": stability, "error_rate": error_rate}
         options["settings"] = parse_settings(settings)
+        if fusion is not None:
+            options["fusion"] = fusion
+        options |= trust_options(
+            deny=deny,
+            commercial_only=commercial_only,
+            isolate=isolate,
+            isolate_memory=isolate_memory,
+            time_limit=time_limit,
+        )
         if plugin:
             options["plugins"] = plugin
         if prior is not None:

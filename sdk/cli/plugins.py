@@ -94,7 +94,8 @@ def _table(records: Any) -> None:
     for record in records:
         if record.declaration is not None:
             columns = ", ".join(f"{record.declaration.name}.{c.name}" for c in record.declaration.columns) or "none"
-            out.print(Text(printable(f"\n{record.name}: {record.declaration.summary}")))
+            out.print()
+            out.print(Text(printable(f"{record.name}: {record.declaration.summary}")))
             out.print(Text(f"  columns for the fusion: {columns}", style="dim"))
         if record.reason:
             out.print(Text(printable(f"{record.name} is {record.state}: {record.reason}"), style="yellow"))

@@ -13,7 +13,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from tellsign.schemas import HEADS, Contribution, Evidence, Label, Verdict
+from tellsign.schemas import HEADS, Contribution, Evidence, Label, ProvenanceEvidence, Verdict
 
 from . import words
 
@@ -115,8 +115,9 @@ class VerdictPanel:
                 yield Text()
                 yield _contributions(head, rows, narrow)
         spoken = [
-            (words.printable(e.plugin), Text(words.printable(_said(e)), style=_style_of(e.kind)))
+            (words.printable(e.plugin), Text(words.printable(line), style=_style_of(e.kind)))
             for e in verdict.evidence
+            for line in _lines(e)
         ]
         if spoken:
             yield Text()
@@ -219,6 +220,16 @@ def _pairs(rows: Sequence[tuple[str, RenderableType]], narrow: bool) -> Renderab
         table.add_row(Text("" if name == last else name), value)
         last = name
     return table
+
+
+def _lines(evidence: Evidence) -> list[str]:
+    """What a piece of evidence says; a claim takes a line for each thing that matters about it."""
+    if isinstance(evidence, ProvenanceEvidence):
+        return [
+            evidence.claim,
+            *(f"  {name.lower()}: {words.clip(text, 300)}" for name, text in words.claim_in_words(evidence)),
+        ]
+    return [_said(evidence)]
 
 
 def _said(evidence: Evidence) -> str:

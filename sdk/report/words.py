@@ -109,6 +109,8 @@ def explanation(verdict: Verdict) -> str:
     rate = percent(verdict.prediction_set.error_rate)
     if verdict.reason is not None:
         return _REASONS[verdict.reason].format(rate=rate)
+    if decided_by_claim(verdict):
+        return "The file says so itself, in a claim that is signed, unchanged, and by a signer on your trust list."
     return f"The only label assessed that fits at an error rate of {rate}."
 
 
@@ -160,14 +162,50 @@ def said(evidence: Evidence) -> str:
         case StatementEvidence():
             return f"{evidence.statement} ({evidence.origin}, support {evidence.support:.2f})"
         case ProvenanceEvidence():
-            detail = f"; {evidence.detail}" if evidence.detail else ""
-            return f"{evidence.claim} (says {evidence.claimant}, {evidence.verification}{detail})"
+            return "; ".join([evidence.claim, *(f"{name.lower()}: {text}" for name, text in claim_in_words(evidence))])
         case NotApplicable():
             return f"has nothing to say here: {evidence.reason}"
         case Failed():
             return f"failed: {evidence.reason} ({evidence.error})"
         case Unavailable():
             return f"not available: {evidence.reason}"
+
+
+_WORTH = {
+    "verified": "verified: signed, unchanged since, by a signer on your trust list",
+    "unverified": "not verified: anyone can write this",
+    "broken": "broken: it was signed for other bytes than these",
+    "unknown": "unknown: it is there and could not be read",
+}
+
+
+def claim_in_words(evidence: ProvenanceEvidence) -> list[tuple[str, str]]:
+    """What a file claims, as rows of a name and a text: who says it, signed by whom, verified how, and the rest."""
+    worth = _WORTH[evidence.verification]
+    if evidence.verification == "unverified" and evidence.signer:
+        why = "no trust list was given" if evidence.trust == "unknown" else "not on your trust list"
+        whole = "unchanged since it was signed" if evidence.integrity == "intact" else "not shown to be unchanged"
+        worth = f"not verified: {whole}, but the signer is believed by nobody here ({why})"
+    made = evidence.generator + (f", model {evidence.generator_model}" if evidence.generator_model else "")
+    rows = [
+        ("Says", evidence.claimant),
+        ("Signed by", evidence.signer),
+        ("Worth", worth),
+        ("Made with", made if evidence.meaning in ("generated", "edited") else ""),
+        ("Prompt", clip(evidence.prompt, 200)),
+        ("Seed", evidence.seed),
+        ("More", evidence.detail),
+    ]
+    return [(name, text) for name, text in rows if text]
+
+
+def decided_by_claim(verdict: Verdict) -> bool:
+    """Whether the label is what a verified claim of the file says, and not what the conformal sets leave."""
+    meant = {Label.AI_GENERATED: "generated", Label.AI_EDITED: "edited"}.get(verdict.label)
+    return any(
+        isinstance(e, ProvenanceEvidence) and e.verification == "verified" and e.meaning == meant
+        for e in verdict.evidence
+    )
 
 
 def name_of(verdict: Verdict) -> str:

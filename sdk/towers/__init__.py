@@ -5,15 +5,22 @@
 
 from .clip import CLIP_MEAN, CLIP_STD, ClipTower, clip_input
 from .lora import LoraSet
-from .shared import CLIP_VIT_B16, clip_vit_b16, clip_vit_b16_is_here
+from .semantic import class_tokens, semantic_square, semantic_tokens
+from .shared import CLIP_TOWERS, CLIP_VIT_B16, CLIP_VIT_L14_336, clip_tower, clip_vit_b16, clip_vit_b16_is_here
 
 __all__ = [
     "CLIP_MEAN",
     "CLIP_STD",
+    "CLIP_TOWERS",
     "CLIP_VIT_B16",
+    "CLIP_VIT_L14_336",
     "ClipTower",
     "LoraSet",
+    "class_tokens",
     "clip_input",
+    "clip_tower",
     "clip_vit_b16",
     "clip_vit_b16_is_here",
+    "semantic_square",
+    "semantic_tokens",
 ]

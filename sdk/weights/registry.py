@@ -139,6 +139,21 @@ SPECS: dict[str, WeightsSpec] = {
                 note="The same tower from per-channel int8 weights: close to the original, not bit-identical to it.",
             ),
         ),
+        WeightsSpec(
+            name="clip-vit-l14-336",
+            summary="OpenAI CLIP ViT-L/14 image tower at 336 px, for open_clip's ViT-L-14-336-quickgelu",
+            layout=clip_tower_layout(width=1024, layers=24, patch=14, size=336, out=768),
+            licence="MIT",
+            commercial_use=True,
+            hub=HubSource(
+                repo="timm/vit_large_patch14_clip_336.openai",
+                file="open_clip_model.safetensors",
+                revision="81e38efc4637de5023b10e75a7f9bd1c6fa6b010",
+                sha256="fbc415c3d0d7b79faed8f5ccfb740c32b7c4f5ffe7283b851f89c6231c01a8e0",
+                note="Never fetched here: the hub was out of reach when this was written. The revision is the one that "
+                "several public projects pin, the file hash is pinned by one of them.",
+            ),
+        ),
     )
 }
 """Every entry by name."""

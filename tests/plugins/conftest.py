@@ -1,6 +1,9 @@
 """A tiny tower, and weights files in the plugin's own format around it."""
 
+import importlib.util
 import json
+import sys
+from pathlib import Path
 
 import attrs
 import pytest
@@ -86,3 +89,67 @@ def stand_ins(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(shared, "locate", lambda name: file if name == "clip-vit-b16" else None)
     tiny_run.files = (tower, bundled)
     return tiny_run
+
+
+def _helper(name):
+    """A module beside this file; tests are no package, so what several of them share is loaded by path."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny_vlm():
+    """The module that makes tiny vision-language models."""
+    return _helper("tiny_vlm")
+
+
+@pytest.fixture(scope="session")
+def taught_vlm(tiny_vlm, tmp_path_factory):
+    """Folder of a model that calls dark pictures fake and bright ones real, with a reason each."""
+    tok = tiny_vlm.tokenizer(tiny_vlm.corpus())
+    proc, net = tiny_vlm.processor(tok), tiny_vlm.model(tok)
+    said = {True: tiny_vlm.FAKE, False: tiny_vlm.REAL}
+    examples = [(tiny_vlm.picture(dark, seed), said[dark]) for dark in (True, False) for seed in range(2)]
+    assert tiny_vlm.teach(net, proc, examples, steps=70, rate=5e-3) < 0.1
+    return tiny_vlm.save(tmp_path_factory.mktemp("vlm") / "taught", net, proc)
+
+
+@pytest.fixture(scope="session")
+def toys():
+    """The module that makes tiny segmentation networks and draws forgeries."""
+    return _helper("segmentation_toys")
+
+
+_helper("provenance_files")
+
+
+@pytest.fixture(scope="session")
+def make_provenance():
+    """Function that makes the provenance plugin with settings."""
+    import importlib.util
+    from pathlib import Path
+
+    from tellsign.plugins.provenance.detector import ProvenanceDetector
+    from tellsign.schemas import Declaration
+    from tellsign.schemas.codec import loads
+
+    folder = Path(importlib.util.find_spec("tellsign.plugins.provenance").origin).parent
+    declaration = loads((folder / "tellsign.json").read_text(), Declaration)
+    return lambda **settings: ProvenanceDetector(declaration, settings)
+
+
+@pytest.fixture(scope="session")
+def look(make_provenance):
+    """Function that says what the provenance plugin answers to a file's bytes."""
+    from tellsign import decode
+    from tellsign.schemas import Task
+    from tellsign.views import build_view
+
+    def answer(data, **settings):
+        view = build_view(Task.PROVENANCE, decode(data), "a")
+        (evidence,) = make_provenance(**settings).detect([view], None)
+        return evidence
+
+    return answer

@@ -15,6 +15,7 @@ import tellsign.schemas as schemas
 from tellsign.schemas import codec
 from tellsign.schemas.checks import Check
 from tellsign.schemas.codec import CodecError, dumps, from_json, json_schema, loads, to_json
+from tellsign.schemas.evidence import CARRIERS, MEANINGS
 
 words = st.text(min_size=1, max_size=12)
 maybe_empty = st.text(max_size=12)
@@ -104,8 +105,13 @@ evidence_of = {
         **origin,
         claim=words,
         claimant=words,
-        verification=st.sampled_from(["verified", "unverified", "broken"]),
+        verification=st.sampled_from(["verified", "unverified", "broken", "unknown"]),
         detail=maybe_empty,
+        meaning=st.sampled_from(MEANINGS),
+        carrier=st.sampled_from(CARRIERS),
+        integrity=st.sampled_from(["", "intact", "broken", "unknown"]),
+        trust=st.sampled_from(["", "trusted", "untrusted", "unknown"]),
+        **dict.fromkeys(("signer", "generator", "generator_model", "prompt", "seed"), maybe_empty),
     ),
     schemas.NotApplicable: st.builds(schemas.NotApplicable, **origin, reason=words),
     schemas.Failed: st.builds(schemas.Failed, **origin, reason=words, error=words),

@@ -18,6 +18,7 @@ from tellsign.alignment import (
     relevance,
     rollout,
 )
+from tellsign.alignment.rollout import normalised
 from tellsign.towers import ClipTower
 
 
@@ -209,6 +210,15 @@ def test_training_on_real_pictures_alone_drives_attention_away():
 def test_what_does_not_fit_is_named(attentions, gradients, message):
     with pytest.raises(ValueError, match=message):
         rollout(attentions, gradients)
+
+
+def test_one_maximum_for_a_batch_leaves_faint_maps_faint():
+    attended = torch.tensor([[0.2, 0.1], [0.02, 0.0]], requires_grad=True)
+    torch.testing.assert_close(normalised(attended), torch.tensor([[1.0, 0.5], [1.0, 0.0]]))
+    together = normalised(attended, together=True)
+    torch.testing.assert_close(together, torch.tensor([[1.0, 0.5], [0.1, 0.0]]))
+    (gradient,) = torch.autograd.grad(together.sum(), attended)
+    torch.testing.assert_close(gradient, torch.full((2, 2), 5.0))
 
 
 # -- Grad-CAM -----------------------------------------------------------------------------------------------------

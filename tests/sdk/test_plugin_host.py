@@ -3,6 +3,7 @@ import sys
 import attrs
 import pytest
 
+from tellsign.errors import SettingError
 from tellsign.host import Host, discover
 from tellsign.schemas import Box, Category, InvalidValueError, MapEvidence, ScoreEvidence, Task
 
@@ -71,11 +72,20 @@ def test_a_module_that_is_not_there_is_a_record(site):
     assert "'acme_ghost', which is not there" in record_of("ghost").reason
 
 
-def test_a_parent_package_that_raises_is_a_record(site):
+def test_a_parent_package_runs_when_the_plugin_is_loaded_and_not_before(site):
     site.install("child", module="broken_parent.child")
     (site.folder / "broken_parent" / "__init__.py").write_text("raise RuntimeError('parent is broken')")
-    record = record_of("child")
-    assert (record.state, record.reason) == ("failed", "RuntimeError: parent is broken")
+    assert record_of("child").state == "ok"
+    assert record_of("child", deny=["child"]).state == "disabled"
+    made, records = load()
+    assert made == {}
+    assert (records["child"].state, records["child"].reason) == ("failed", "RuntimeError: parent is broken")
+
+
+def test_a_module_below_a_module_that_is_no_package_is_not_there(site):
+    site.install("child", module="acme_child")
+    site.write_metadata("acme-child", ["child = acme_child.detector.deeper"])
+    assert "'acme_child.detector.deeper', which is not there" in record_of("child").reason
 
 
 @pytest.mark.parametrize(
@@ -89,6 +99,65 @@ def test_another_api_version_is_incompatible_even_with_fields_that_are_not_known
     site.install("smudge", api_version=version, a_field_of_the_future=1)
     record = record_of("smudge")
     assert (record.state, record.reason) == ("incompatible", reason)
+
+
+@pytest.mark.parametrize(
+    ("newest", "older", "taken"), [(1, [], 1), (2, [1], 1), (3, [0, 1, 2], 1), (1, [0], 1), (1, [2], 1)]
+)
+def test_of_several_api_versions_the_highest_that_both_speak_is_taken(site, newest, older, taken):
+    site.install("smudge", api_version=newest, older_api_versions=older)
+    record = record_of("smudge")
+    assert (record.state, record.reason) == ("ok", "")
+    assert record.declaration.api_version == taken
+    assert load()[0]["smudge"].declaration.api_version == taken
+
+
+@pytest.mark.parametrize(
+    ("newest", "older", "reason"),
+    [
+        (
+            4,
+            [3, 2],
+            "written for versions 2, 3 and 4 of the plugin API, this tellsign speaks version 1: upgrade tellsign",
+        ),
+        (2, [0], "written for versions 0 and 2 of the plugin API, this tellsign speaks version 1: upgrade acme-smudge"),
+    ],
+)
+def test_several_api_versions_and_none_that_fits(site, newest, older, reason):
+    site.install("smudge", api_version=newest, older_api_versions=older)
+    assert (record_of("smudge").state, record_of("smudge").reason) == ("incompatible", reason)
+
+
+@pytest.mark.parametrize("older", ["1", [1.0], [True], 1])
+def test_older_api_versions_that_are_none_are_told_as_such(site, older):
+    site.install("smudge", older_api_versions=older)
+    assert "older_api_versions" in record_of("smudge").reason
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        ({"commercial_only": True}, ["free"]),
+        ({"environ": {"TELLSIGN_COMMERCIAL_ONLY": "yes"}}, ["free"]),
+        ({"environ": {"TELLSIGN_COMMERCIAL_ONLY": "0"}}, ["free", "research"]),
+        ({}, ["free", "research"]),
+    ],
+)
+def test_the_licence_filter(site, options, left):
+    site.install("free")
+    site.install("research", commercial_use=False, weights_licence="CC-BY-NC-4.0")
+    ours = {r.name: r for r in discover(**options) if r.name in ("free", "research")}
+    assert [n for n, r in ours.items() if r.state == "ok"] == left
+    if "research" not in left:
+        assert ours["research"].state == "disabled"
+        assert ours["research"].reason == (
+            "its licences (code Apache-2.0, weights CC-BY-NC-4.0) allow no commercial use"
+        )
+
+
+def test_a_switch_that_is_neither_on_nor_off_is_refused(site):
+    with pytest.raises(SettingError, match="TELLSIGN_COMMERCIAL_ONLY takes 1 or 0, got 'perhaps'"):
+        discover(environ={"TELLSIGN_COMMERCIAL_ONLY": "perhaps"})
 
 
 def test_duplicates_name_both_distributions_and_neither_is_taken(site):

@@ -1,0 +1,1 @@
+"""How the reasoning plugin's models are made; not needed to use them."""
