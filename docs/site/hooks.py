@@ -51,7 +51,7 @@ _house = tempfile.TemporaryDirectory(prefix="tellsign-site-")
 
 @event_priority(100)  # before the plugin that reads the setting
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Show the reader of docstrings the package as it is imported: the rooms are one package, and no install is asked."""
+    """Show the reader of docstrings the package as it is imported, without an install: the rooms are one package."""
     package = Path(_house.name) / "tellsign"
     package.mkdir(exist_ok=True)
     rooms = {room: ROOT / room for room in ("schemas", "plugins", "fusion")}

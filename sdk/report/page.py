@@ -140,6 +140,10 @@ def _article(verdict: Verdict, picture: Picture | None, anchor: str, name: str, 
     missing = words.not_assessed(verdict)
     could = f"<dt>Could be</dt><dd>{_t(words.set_in_words(verdict))}</dd>"
     could += f'<dt>Not assessed</dt><dd class="muted">{_t(missing)}</dd>' if missing else ""
+    if found := words.artifacts_found(verdict):
+        could += f"<dt>Artifacts</dt><dd>{_t(found)}</dd>"
+    if unseen := words.artifacts_not_assessed(verdict):
+        could += f'<dt>No finding on</dt><dd class="muted">{_t(unseen)}: not assessed</dd>'
     warnings = "".join(
         f"<li>{_t(w.message)}" + (f" <code>{_t(w.plugin)}</code>" if w.plugin else "") + "</li>"
         for w in verdict.warnings

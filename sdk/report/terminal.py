@@ -108,6 +108,10 @@ class VerdictPanel:
         missing = words.not_assessed(verdict)
         if missing:
             could.append(("Not assessed", Text(missing, style="dim")))
+        if found := words.artifacts_found(verdict):
+            could.append(("Artifacts", Text(found)))
+        if unseen := words.artifacts_not_assessed(verdict):
+            could.append(("No finding on", Text(f"{unseen}: not assessed", style="dim")))
         yield _pairs(could, narrow)
         for head in HEADS:
             rows = [c for c in verdict.contributions if c.head == head]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tellsign.schemas import (
+    Category,
     Contribution,
     Evidence,
     Failed,
@@ -126,6 +127,31 @@ def not_assessed(verdict: Verdict) -> str | None:
     if not missing:
         return None
     return f"{listing(missing, 'or')}; cannot be ruled out, too few examples to calibrate on"
+
+
+ARTIFACTS = {
+    Category.EDGE_SHAPE: "edges and shapes",
+    Category.TEXTURE: "texture",
+    Category.COLOR: "colour",
+    Category.SYMBOL: "lettering and symbols",
+    Category.SEMANTICS: "objects and anatomy",
+    Category.COMMONSENSE: "common sense",
+    Category.PHYSICS: "physics",
+}
+"""X-AIGD's seven categories for people."""
+
+
+def artifacts_found(verdict: Verdict) -> str | None:
+    """Categories of artifacts that a detector found, None without any."""
+    found = [words for category, words in ARTIFACTS.items() if category in {f.category for f in verdict.findings}]
+    return listing(found) if found else None
+
+
+def artifacts_not_assessed(verdict: Verdict) -> str | None:
+    """Categories that nothing was found of: that is no statement that the picture is free of them."""
+    found = {f.category for f in verdict.findings}
+    missing = [words for category, words in ARTIFACTS.items() if category not in found]
+    return listing(missing) if missing else None
 
 
 def contributor(row: Contribution) -> str:

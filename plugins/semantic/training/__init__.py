@@ -1,0 +1,1 @@
+"""Training of the semantic plugin: `python -m tellsign.plugins.semantic.training --help`."""
