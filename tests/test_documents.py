@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"((?:<!--[^\n]*-->\s*\n)*)^```(\w*)\n(.*?)^```$", re.M | re.S)
+RUN_BY = re.compile(r"<!-- run by: (\S+) -->")
+"""A page that a test of its own runs, word for word."""
 RUNS = ("python", "sh")
 SHOWN = ("text", "json", "toml", "csv", "yaml", "html", "xml", "")
 """Languages of blocks that nobody types."""
@@ -42,6 +44,8 @@ def test_blocks_are_of_known_languages_and_give_reasons(page):
         assert set(block.marks) <= {"not run", "ci", "file"}, block.marks
         if "not run" in block.marks:
             assert len(block.marks["not run"]) > 10
+    for test in RUN_BY.findall(page.read_text(encoding="utf-8")):
+        assert page.name in (ROOT / test).read_text(encoding="utf-8"), f"{test} does not run {page.name}"
     # Commands that are only indented would be run by nobody.
     outside = FENCE.sub("", page.read_text(encoding="utf-8"))
     stray = re.findall(r"^    (?:tellsign|python|pip) .*", outside, re.M)
@@ -54,6 +58,7 @@ def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("documents")
     photograph = runpy.run_path(str(ROOT / ".ci" / "photo.py"))["photograph"]
     names = ["photo.jpg", *(f"holiday/{n}.jpg" for n in "ab")]
+    names += [f"photos/{n}.jpg" for n in "abcdef"]
     names += [f"labelled/{side}/{n}.jpg" for side in ("real", "fake") for n in "abc"]
     for number, name in enumerate(names):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +92,11 @@ for language, code in BLOCKS:
 """
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if any(b.runs for b in blocks(p))], ids=lambda p: p.stem)
+def runs_here(page):
+    return not RUN_BY.search(page.read_text(encoding="utf-8")) and any(b.runs for b in blocks(page))
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if runs_here(p)], ids=lambda p: p.stem)
 def test_the_blocks_of_a_page_run(page, folder, tmp_path):
     """One page in one process, offline, with the bundled weights alone."""
     told = [(b.language, b.code) for b in blocks(page) if b.runs]

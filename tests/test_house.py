@@ -272,7 +272,7 @@ def test_every_command_line_in_the_documents_exists(line):
         assert option in done.stdout, f"{' '.join(names)} has no {option}"
 
 
-GROUPS = ("plugins", "models")
+GROUPS = ("plugins", "models", "fusion")
 
 
 def test_the_readme_has_what_ci_runs():

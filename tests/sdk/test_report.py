@@ -182,6 +182,20 @@ def test_the_set_in_words():
     assert words.not_assessed(verdict(prediction_set=whole)) is None
 
 
+def test_categories_without_a_finding_are_told_as_not_assessed():
+    origin = {"plugin": "gamma", "task": Task.SEGMENTATION, "model": "gamma 1"}
+    found = FindingEvidence(category=Category.TEXTURE, strength=0.7, **origin)
+    nothing, one = verdict(evidence=()), verdict(evidence=(found, found))
+    assert words.artifacts_found(nothing) is None
+    assert words.artifacts_found(one) == "texture"
+    every = words.artifacts_not_assessed(nothing)
+    assert all(w in every for w in words.ARTIFACTS.values())
+    assert set(words.ARTIFACTS) == set(Category)
+    rest = words.artifacts_not_assessed(one)
+    assert "texture" not in rest
+    assert "physics" in rest
+
+
 # The terminal
 
 

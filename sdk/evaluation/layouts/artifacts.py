@@ -31,7 +31,8 @@ def names(labels: object) -> tuple[str, ...]:
 def _marks(labels: object) -> list[dict[str, Any]]:
     if isinstance(labels, str):
         labels = json.loads(labels) if labels.strip() else []
-    return list(labels or ())  # type: ignore[call-overload]
+    found: list[dict[str, Any]] = list(labels or ())  # type: ignore[call-overload]
+    return found
 
 
 def slips(items: Iterable[Item]) -> tuple[str, ...]:
