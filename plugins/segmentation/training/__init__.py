@@ -1,0 +1,1 @@
+"""How the segmentation plugin's weights are made; not needed to use them."""
