@@ -50,7 +50,7 @@ def load_gamma(file: Path = GAMMA) -> GammaModel:
         model.load_state_dict({k: _float(v) for k, v in load_file(file).items()})
     except (KeyError, TypeError, ValueError, RuntimeError, TellsignError) as error:
         raise WeightsError(str(file), f"does not hold a network of the segmentation plugin: {error}") from error
-    return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return model.to(memory_format=torch.channels_last).eval()
 
 
 def _float(tensor: Tensor) -> Tensor:

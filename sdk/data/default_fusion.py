@@ -116,6 +116,9 @@ def main(
     skipped: Annotated[
         Path | None, typer.Option(help="skipped.csv of the pixel plugin's `prepare`: what it lists is left out.")
     ] = None,
+    head: Annotated[
+        str, typer.Option(help="auto compares boosters with the logistic stack, for many minutes; booster, logistic.")
+    ] = "auto",
     device: str = "auto",
     seed: int = 0,
 ) -> None:
@@ -138,7 +141,7 @@ def main(
     for one in missed:
         typer.echo(f"left out: {one.path.name}: {one.why}", err=True)
     # Chosen on `fuse` with families left out: at .2 hardly any verdict was definite, and .5 gained nothing over .35.
-    bundle, report = train_bundle(table, declarations=declarations, seed=seed, plausible=0.35)
+    bundle, report = train_bundle(table, declarations=declarations, seed=seed, head=head, plausible=0.35)
     table.save(work / "fuse.csv")
     (work / "report.json").write_text(json.dumps(report, indent=1))
     bundle.save(out)

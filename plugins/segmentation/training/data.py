@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -156,8 +155,8 @@ def balanced(rows: Sequence[ForgedRow], authentic: float) -> NDArray[np.float64]
         ([r.made_by for r in rows], 1.0),
         ([r.kind for r in rows], 1.0),
     ):
-        total: Counter[str] = Counter()
-        for name, w in zip(names, weight, strict=True):
+        total = dict.fromkeys(names, 0.0)
+        for name, w in zip(names, weight.tolist(), strict=True):
             total[name] += w
         weight /= np.array([total[name] for name in names]) ** power
     untouched = np.array([r.kind == UNTOUCHED for r in rows])
