@@ -65,6 +65,13 @@ class Facts:
     """What was done on the way to sRGB, one sentence each ("CMYK converted to RGB ...")."""
 
 
+_flat = Check(
+    "a Picture without an overview of its own, or None",
+    lambda v: v is None or (isinstance(v, Picture) and v.overview is None),
+    {},
+)
+
+
 @attrs.frozen(kw_only=True)
 class Picture:
     """A picture, decoded once and safely.
@@ -81,14 +88,9 @@ class Picture:
     """None for pictures that came as an array: an array has no file."""
     original: bytes | None = attrs.field(default=None, repr=False, validator=member(bytes, optional=True))
     """The bytes of the file, for whoever needs its block grid or its signature."""
-    overview: Picture | None = attrs.field(default=None, repr=False)
+    overview: Picture | None = attrs.field(default=None, repr=False, validator=_flat)
     """The whole of which `pixels` is a native piece, at any size; views of meaning are made from it. None, the rule,
     where `pixels` is the whole picture."""
-
-    @overview.validator
-    def _one_level(self, attribute: attrs.Attribute[Picture | None], value: Picture | None) -> None:
-        if value is not None and not (isinstance(value, Picture) and value.overview is None):
-            raise refuse(self, "overview", "a Picture without an overview of its own, or None", value)
 
     @property
     def whole(self) -> Picture:

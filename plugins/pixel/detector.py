@@ -26,7 +26,7 @@ CELLS = 64
 class PixelDetector(DetectorPlugin):
     """Scores native crops for the traces that neural decoders leave.
 
-    Two scores: that of the model which speaks, and beside it that of a probe on high-pass residuals.
+    Two scores: that of the model which speaks, and beside it ("dda" excepted) that of a probe on high-pass residuals.
 
     Settings
     --------
@@ -73,7 +73,7 @@ class PixelDetector(DetectorPlugin):
         if not sum(counts):
             return [[self._too_small(v)] for v in mine]
         logits, patches = run(self.strength, [c for v in mine for c in self.strength.crops(v)], runtime)
-        residuals = self._residuals(mine, runtime)
+        residuals = [None] * len(mine) if self.strength.alone else self._residuals(mine, runtime)
         out: list[list[Evidence]] = []
         start = 0
         for view, count, residual in zip(mine, counts, residuals, strict=True):
@@ -81,12 +81,12 @@ class PixelDetector(DetectorPlugin):
             start = part.stop
             if count:
                 said = self._evidence(view, logits[part], patches[part])
-                out.append([*said, self._score(self.residual, residual)])
+                out.append(said if residual is None else [*said, self._score(self.residual, residual)])
             else:
                 out.append([self._too_small(view)])
         return out
 
-    def _residuals(self, views: Sequence[PixelView], runtime: DeviceRuntime) -> list[float]:
+    def _residuals(self, views: Sequence[PixelView], runtime: DeviceRuntime) -> Sequence[float | None]:
         """Mean logit of the residual probe over each view's crops; 0 for a view without crops."""
         logits, _ = run(self.residual, [c for v in views for c in v.crops], runtime)
         ends = np.cumsum([len(v.crops) for v in views])
@@ -113,7 +113,7 @@ class PixelDetector(DetectorPlugin):
         """The bare forward passes of `detect` on prepared tensors, for `tellsign bench`."""
         mine = [v for v in views if isinstance(v, PixelView)]
         work = []
-        for strength in (self.strength, self.residual):
+        for strength in (self.strength,) if self.strength.alone else (self.strength, self.residual):
             crops = [c for v in mine for c in strength.crops(v)]
             tensors = [torch.from_numpy(b).to(runtime.device) for b in batches(crops, runtime.batch_size)]
             work.append((strength, tensors))

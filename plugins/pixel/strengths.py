@@ -29,6 +29,8 @@ class Strength(ABC):
 
     name: str
     """The score's name in the evidence, and the column's in the declaration."""
+    alone = False
+    """Whether it speaks as it was published, without the probe on residuals beside it."""
 
     @property
     @abstractmethod
@@ -101,6 +103,7 @@ class Dda(Strength):
     """The published pixel branch of AlignGemini, on one centre crop; see `dda`."""
 
     name = "dda"
+    alone = True
 
     def __init__(self, file: Path | None, *, download: bool) -> None:
         self.file, self.download = file, download

@@ -323,7 +323,7 @@ def test_the_map_averages_to_the_score_where_one_crop_covers_all(stand_ins, runt
 
 def test_extreme_logits_stay_finite_and_inside(stand_ins, runtime, monkeypatch):
     class Shouting:
-        name, version = "bundled", "shouting 1"
+        name, version, alone = "bundled", "shouting 1", False
         crops = staticmethod(lambda v: v.crops)
 
         @staticmethod

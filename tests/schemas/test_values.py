@@ -158,6 +158,7 @@ BAD = {
         "name": [*NOT_TEXT, "Pixel", "1pixel", "a" * 41, "a b", "bias", "prior"],
         "version": NOT_TEXT,
         "api_version": NOT_COUNT,
+        "older_api_versions": [None, [1], (1, 1), ("1",), 1],
         "task": NOT_TASK,
         "detector": [*NOT_TEXT, "a.b.C", "a:b.c", "a:1", ":C"],
         "summary": NOT_TEXT,
