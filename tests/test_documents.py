@@ -52,10 +52,10 @@ def test_blocks_are_of_known_languages_and_give_reasons(page):
     assert not stray, f"{page.name}: put these into a fence: {stray}"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The pictures that the documents speak of."""
-    out = tmp_path_factory.mktemp("documents")
+@pytest.fixture
+def folder(tmp_path):
+    """The pictures that the documents speak of, anew for each page."""
+    out = tmp_path / "pictures"
     photograph = runpy.run_path(str(ROOT / ".ci" / "photo.py"))["photograph"]
     names = ["photo.jpg", *(f"holiday/{n}.jpg" for n in "ab")]
     names += [f"photos/{n}.jpg" for n in "abcdef"]
