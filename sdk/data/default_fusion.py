@@ -24,7 +24,7 @@ from tellsign.schemas import Declaration, Task
 
 from .forged import read_forged
 from .rows import PictureRow, read_rows
-from .scoring import VERSIONS, Line, Skipped, score_plugin
+from .scoring import VERSIONS, Line, Skipped, key_of, score_plugin
 
 MACHINES: dict[str, dict[str, str]] = {
     "with-tower": {"pixel": "tower", "semantic": "tower"},
@@ -84,7 +84,7 @@ def score_table(
             for version in range(versions):
                 line: Line = {}
                 for mine in answers:
-                    line |= mine.get((str(row.path), version), {})
+                    line |= mine.get(key_of(row, version), {})
                 if line:
                     kept.append(row)
                     lines.append(line)
@@ -117,7 +117,7 @@ def main(
         Path | None, typer.Option(help="skipped.csv of the pixel plugin's `prepare`: what it lists is left out.")
     ] = None,
     head: Annotated[
-        str, typer.Option(help="auto compares boosters with the logistic stack, for many minutes; booster, logistic.")
+        str, typer.Option(help="auto (compares boosters with the logistic stack), booster or logistic.")
     ] = "auto",
     device: str = "auto",
     seed: int = 0,

@@ -31,7 +31,12 @@ VERSIONS = 2
 Line = dict[str, float]
 """A feature row: a number by column, NaN where the plugin did not answer."""
 Key = tuple[str, int]
-"""A picture's path as its row has it, and the version's number."""
+"""A picture's absolute path, and the version's number."""
+
+
+def key_of(row: PictureRow, version: int) -> Key:
+    """By what a version's scores are kept; the same however the folder was named."""
+    return str(row.path.resolve()), version
 
 
 def version_of(pixels: NDArray[np.uint8], row: PictureRow, version: int) -> Picture:
@@ -132,7 +137,7 @@ def score_plugin(
         What cannot be read or is too small.
     """
     have = dict(_read(cache))
-    wanted = [r for r in rows if any((str(r.path), v) not in have for v in range(versions))]
+    wanted = [r for r in rows if any(key_of(r, v) not in have for v in range(versions))]
     skipped: list[Skipped] = []
     if wanted:
         with (
@@ -144,9 +149,9 @@ def score_plugin(
                     skipped.append(answer)
                     continue
                 row, version, line = answer
-                file.write(json.dumps([str(row.path), version, line]) + "\n")
+                file.write(json.dumps([*key_of(row, version), line]) + "\n")
                 file.flush()
-                have[str(row.path), version] = line
+                have[key_of(row, version)] = line
     return have, skipped
 
 

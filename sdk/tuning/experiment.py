@@ -178,7 +178,7 @@ def score(
     """Score the project's pictures as on a machine with the tower, one normalised version each; resumes."""
     from tellsign.data.default_fusion import MACHINES
     from tellsign.data.rows import read_rows
-    from tellsign.data.scoring import score_plugin
+    from tellsign.data.scoring import key_of, score_plugin
     from tellsign.fusion.features import columns, matrix
 
     wanted = splits.split(",")
@@ -197,7 +197,7 @@ def score(
         answers.append(lines)
         typer.echo(f"{plugin}: {len(lines)} scored, {len(skipped)} left out", err=True)
     made = columns(declarations)
-    merged = [{k: v for a in answers for k, v in a.get((str(r.path), 0), {}).items()} for r in rows]
+    merged = [{k: v for a in answers for k, v in a.get(key_of(r, 0), {}).items()} for r in rows]
     values = matrix(merged, made)
     kept = np.flatnonzero(~np.isnan(values).all(1))
     chosen = [rows[i] for i in kept.tolist()]

@@ -174,6 +174,17 @@ def test_a_killed_scoring_goes_on_where_it_was(mixed, tmp_path):
     assert 0 < sum(RedDetector.sizes) < 2 * 5
 
 
+def test_the_scores_are_found_again_however_the_folder_is_named(mixed, tmp_path, monkeypatch):
+    cache = tmp_path / "scores.jsonl"
+    monkeypatch.chdir(tmp_path)
+    whole, _ = score_plugin(mixed[:2], "pixel", {"strength": "tower"}, cache, versions=1)
+    RedDetector.sizes = []
+    near = [attrs.evolve(r, path=r.path.relative_to(tmp_path)) for r in mixed[:2]]
+    again, _ = score_plugin(near, "pixel", {"strength": "tower"}, cache, versions=1)
+    assert not RedDetector.sizes
+    assert again.keys() == whole.keys()
+
+
 def test_a_table_has_every_machines_rows_and_none_that_said_nothing(mixed, tmp_path):
     table, skipped = score_table(mixed, {"pixel": DECLARATION}, device="cpu", out=tmp_path)
     assert {s.path.name for s in skipped} == {"broken.png", "a-7.png"}
