@@ -325,6 +325,7 @@ class Bundle:
             labels=tuple(x for x in DEFINITE_LABELS if x in inside | unknown),
             not_assessed=tuple(x for x in DEFINITE_LABELS if x in unknown),
             error_rate=max(rates.values()),
+            error_rates={str(x): rate for x, rate in rates.items()},
         )
         return label, reason, chosen
 
@@ -446,7 +447,12 @@ class Bundle:
         """The answer without learned evidence: none, or from even odds what the file itself claims."""
         label = Label.UNCERTAIN
         reason: UncertainReason | None = UncertainReason.TOO_FEW_PLUGINS
-        chosen = PredictionSet(labels=DEFINITE_LABELS, not_assessed=DEFINITE_LABELS, error_rate=max(rates.values()))
+        chosen = PredictionSet(
+            labels=DEFINITE_LABELS,
+            not_assessed=DEFINITE_LABELS,
+            error_rate=max(rates.values()),
+            error_rates={str(x): rate for x, rate in rates.items()},
+        )
         p_ai = rare = None
         contributions: tuple[Contribution, ...] = ()
         if claim is not None:

@@ -122,6 +122,7 @@ def _set(labels: set[Label], not_assessed: Sequence[Label], like: PredictionSet)
         labels=tuple(x for x in DEFINITE_LABELS if x in labels),
         not_assessed=tuple(x for x in DEFINITE_LABELS if x in not_assessed),
         error_rate=like.error_rate,
+        error_rates=like.error_rates,
     )
 
 

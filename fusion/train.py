@@ -692,7 +692,7 @@ def _label_scores(
     fitted_on: Mapping[str, Mapping[str, Affine]],
     kinds: NDArray[np.str_],
 ) -> tuple[Floats, Ints]:
-    """1 - out-of-fold probability of the true label, float64 (n,), and the rows for which it is known."""
+    """1 - out-of-fold probability of the true label, float64 (n,), and the rows for which it is known and assessed."""
     odds: dict[str, Floats] = {}
     for name, head in bundle.heads.items():
         key = pattern_key(pattern & head.blocks)
@@ -705,9 +705,14 @@ def _label_scores(
     out = np.full(len(table), np.nan)
     for i in rows.tolist():
         p_tampered = float(sigmoid(odds["p_tampered"][i])) if "p_tampered" in odds else None
-        chances = label_probabilities(float(sigmoid(odds["p_ai"][i])), p_tampered, bundle.ai_share(values[i]))
-        out[i] = 1 - chances[Label(str(kinds[i]))]
-    return np.clip(out, 0, 1), rows
+        share = bundle.ai_share(values[i])
+        truth = Label(str(kinds[i]))
+        # A label that this evidence gives no probability to is not assessed: its scores would all be 1, and it would
+        # stand in every set as if it had been looked at.
+        if (truth is Label.AI_EDITED and share is None) or (truth is Label.TAMPERED and p_tampered is None):
+            continue
+        out[i] = 1 - label_probabilities(float(sigmoid(odds["p_ai"][i])), p_tampered, share)[truth]
+    return np.clip(out, 0, 1), rows[~np.isnan(out[rows])]
 
 
 # -- the report --------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from .declaration import HEADS
 from .evidence import EVIDENCE_KINDS, Evidence, FindingEvidence, MapEvidence
 from .taxonomy import DEFINITE_LABELS, Label, Task
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 """Version of the verdict's JSON. A new field raises the second number, a changed meaning the first."""
 
 
@@ -58,14 +58,34 @@ class PredictionSet:
     not_assessed: tuple[Label, ...] = attrs.field(default=(), validator=several(Label, unique=True))
     """Labels that stay in every set because too few calibration pictures of them exist; part of `labels`."""
     error_rate: float = attrs.field(validator=number(0, 1))
+    """The largest of `error_rates`, which bounds the chance that the set misses the truth."""
+    error_rates: dict[str, float] = attrs.field(factory=dict, converter=own_dict, validator=mapping(float))
+    """By label: the largest share of the pictures of that label whose set misses it. Empty where one rate holds for all.
+
+    They differ: ruling out `authentic` wrongly is an accusation, and a detector that sees only some kinds of tampering
+    can rule out `tampered` at no small rate.
+    """
 
     def __attrs_post_init__(self) -> None:
+        allowed = f"rates in [0, 1] by label, one of {', '.join(DEFINITE_LABELS)}, none above error_rate"
+        for label, rate in self.error_rates.items():
+            if label not in DEFINITE_LABELS or not 0 <= rate <= self.error_rate:
+                raise refuse(self, "error_rates", allowed, {label: rate})
         for field in ("labels", "not_assessed"):
             if Label.UNCERTAIN in getattr(self, field):
                 raise refuse(self, field, "definite labels only", Label.UNCERTAIN)
         outside = [x for x in self.not_assessed if x not in self.labels]
         if outside:
             raise refuse(self, "not_assessed", "labels that are in `labels` too", outside)
+
+    def rate_of(self, label: Label) -> float:
+        """The largest share of the pictures of `label` whose set misses it."""
+        return self.error_rates.get(label, self.error_rate)
+
+    @property
+    def ruled_out(self) -> tuple[Label, ...]:
+        """The labels outside the set."""
+        return tuple(x for x in DEFINITE_LABELS if x not in self.labels)
 
     @property
     def assessed(self) -> tuple[Label, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tellsign.schemas import (
+    DEFINITE_LABELS,
     Category,
     Contribution,
     Evidence,
@@ -107,12 +108,17 @@ def headline(verdict: Verdict) -> str:
 
 def explanation(verdict: Verdict) -> str:
     """One sentence: why this label, or why none."""
-    rate = percent(verdict.prediction_set.error_rate)
+    chosen = verdict.prediction_set
+    asked = sorted({chosen.rate_of(x) for x in DEFINITE_LABELS if x not in chosen.not_assessed} or {chosen.error_rate})
+    rate = " to ".join(percent(x) for x in dict.fromkeys((asked[0], asked[-1])))
     if verdict.reason is not None:
         return _REASONS[verdict.reason].format(rate=rate)
     if decided_by_claim(verdict):
         return "The file says so itself, in a claim that is signed, unchanged, and by a signer on your trust list."
-    return f"The only label assessed that fits at an error rate of {rate}."
+    if len(asked) == 1:
+        return f"The only label assessed that fits at an error rate of {rate}."
+    wrongly = [f"{LABELS[x]} {percent(chosen.rate_of(x))}" for x in chosen.ruled_out]
+    return f"The only label assessed that fits. How often the others are ruled out wrongly, at most: {listing(wrongly)}."
 
 
 def set_in_words(verdict: Verdict) -> str:

@@ -204,13 +204,40 @@ def test_two_heads_and_all_four_labels(toys):
     alone = judge(-3, None)
     assert alone.p_tampered is None
     assert alone.pattern == "pixel"
-    # Without a look at seams and masks a picture that is not AI may be tampered with: two labels fit.
-    assert {Label.AUTHENTIC, Label.TAMPERED} <= set(alone.prediction_set.labels)
+    # Without a look at seams and masks neither an edit nor tampering is assessed: they stay in the set, marked so.
+    assert set(alone.prediction_set.not_assessed) == {Label.AI_EDITED, Label.TAMPERED}
+    assert alone.label is Label.AUTHENTIC
     # Evidence of tampering alone says nothing about p_ai.
     seam = bundle.fuse(
         [ScoreEvidence(plugin="paste", task=Task.SEGMENTATION, model="m", name="seam", score=0.9)], plugins
     )
     assert (seam.reason, seam.p_ai) == (UncertainReason.TOO_FEW_PLUGINS, None)
+
+
+def test_labels_have_error_rates_of_their_own(toys):
+    plugins, table = tampered_table(toys)
+    rates = {Label.AUTHENTIC: 0.02, Label.AI_GENERATED: 0.05, Label.AI_EDITED: 0.05, Label.TAMPERED: 0.4}
+    bundle, _ = train_bundle(table, declarations=plugins, head="logistic", folds=3, error_rate=rates)
+    key = "paste+pixel"
+    strict, loose = (bundle.quantile(key, Label.TAMPERED, r) for r in (0.05, 0.4))
+    assert loose < strict
+    said = [
+        ScoreEvidence(plugin="pixel", task=Task.PIXEL, model="m", name="a", score=0.5, logit=-3),
+        ScoreEvidence(plugin="paste", task=Task.SEGMENTATION, model="m", name="seam", score=0.5, logit=0),
+        MapEvidence(
+            plugin="paste",
+            task=Task.SEGMENTATION,
+            model="m",
+            name="ai",
+            map=np.zeros((4, 4), np.float32),
+            box=Box(0, 0, 8, 8),
+        ),
+    ]
+    fused = bundle.fuse(said, plugins)
+    assert fused.prediction_set.error_rates == {str(x): r for x, r in rates.items()}
+    assert fused.prediction_set.error_rate == 0.4
+    # The same picture at one strict rate for all keeps more labels.
+    assert set(fused.prediction_set.labels) <= set(bundle.fuse(said, plugins, error_rate=0.02).prediction_set.labels)
 
 
 def test_no_tamper_columns_give_no_tamper_head(logistic):

@@ -127,7 +127,11 @@ contributions = st.builds(
 def prediction_sets(draw):
     labels = tuple(draw(st.lists(definite, unique=True)))
     unsure = tuple(draw(st.lists(st.sampled_from(labels), unique=True))) if labels else ()
-    return schemas.PredictionSet(labels=labels, not_assessed=unsure, error_rate=draw(unit))
+    rate = draw(unit)
+    rates = draw(st.dictionaries(definite, st.floats(0, rate)))
+    return schemas.PredictionSet(
+        labels=labels, not_assessed=unsure, error_rate=rate, error_rates={str(x): r for x, r in rates.items()}
+    )
 
 
 @st.composite

@@ -180,6 +180,7 @@ BAD = {
         "labels": [None, ["authentic"], ("authentic",), (Label.AUTHENTIC,) * 2, (Label.UNCERTAIN,)],
         "not_assessed": [None, ("tampered",), (Label.TAMPERED,)],
         "error_rate": NOT_UNIT,
+        "error_rates": [None, [], {"authentic": "0"}, {"authentic": -0.1}, {"authentic": 0.5}, {"uncertain": 0.01}],
     },
     schemas.Verdict: {
         "label": ["authentic", None, Label.TAMPERED],
@@ -384,3 +385,11 @@ def test_every_task_has_a_view():
 def test_categories_know_their_level():
     levels = [c.level.value for c in Category]
     assert levels == ["low-level"] * 4 + ["high-level"] + ["cognitive-level"] * 2
+
+
+def test_a_label_has_its_own_error_rate_or_the_common_one():
+    plain = schemas.PredictionSet(labels=(Label.AUTHENTIC,), error_rate=0.05)
+    assert plain.rate_of(Label.TAMPERED) == 0.05
+    assert plain.ruled_out == (Label.AI_GENERATED, Label.AI_EDITED, Label.TAMPERED)
+    own = schemas.PredictionSet(labels=(Label.AUTHENTIC,), error_rate=0.5, error_rates={"authentic": 0.02})
+    assert (own.rate_of(Label.AUTHENTIC), own.rate_of(Label.TAMPERED)) == (0.02, 0.5)

@@ -118,6 +118,21 @@ def test_a_percentage_never_rounds_to_certainty(p, told):
     assert words.percent(p) == told
 
 
+def test_a_definite_verdict_says_how_often_each_label_is_ruled_out_wrongly():
+    rates = {"authentic": 0.02, "ai_generated": 0.05, "tampered": 0.5}
+    chosen = PredictionSet(
+        labels=(Label.AUTHENTIC, Label.AI_EDITED),
+        not_assessed=(Label.AI_EDITED,),
+        error_rate=0.5,
+        error_rates=rates,
+    )
+    told = words.explanation(verdict(label=Label.AUTHENTIC, p_ai=0.1, prediction_set=chosen))
+    assert told.endswith("ruled out wrongly, at most: AI-generated 5 % and tampered with 50 %.")
+    torn = PredictionSet(labels=(Label.AUTHENTIC, Label.TAMPERED), error_rate=0.5, error_rates=rates)
+    told = words.explanation(verdict(label=Label.UNCERTAIN, reason=UncertainReason.SEVERAL_LABELS, prediction_set=torn))
+    assert told == "More than one label fits at an error rate of 2 % to 50 %."
+
+
 @pytest.mark.parametrize(
     ("p", "told"),
     [
