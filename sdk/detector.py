@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from tellsign.schemas import Declaration, Evidence, Picture, Verdict
 
 from .errors import SettingError, TellsignError
+from .guard import Answer
 from .host import PluginRecord
 from .loading import load_guards, not_loaded
 from .pipeline import Fusion, Gathered, Pipeline, Prepared, versions_of
 from .runtime import DeviceRuntime
+from .stability import ORIGINAL
 from .stream import OnError, Progress, Unreadable, check_sources, run_ahead
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ class Detector:
     deny : collection of str
         Names of plugins not to use.
     commercial_only : bool
-        Use no plugin whose declaration does not allow commercial use. `TELLSIGN_COMMERCIAL_ONLY=1` does the same.
+        Use no plugin whose declaration, or the licence of weights that it shares with others (`tellsign models list`),
+        does not allow commercial use. `TELLSIGN_COMMERCIAL_ONLY=1` does the same.
     isolate : collection of str
         Names of plugins that get a process of their own, which is ended and started again where it crashes, hangs or
         fills the memory; "*" stands for all. `TELLSIGN_ISOLATE` adds to them. Costs a process start and the memory
@@ -185,7 +188,8 @@ class Detector:
         self._check_open()
         conclude, pipeline = self._conclude(prior), self._pipeline
         (gathered,) = pipeline.run([pipeline.prepare(source, probe=pipeline.stability_probe)])
-        return conclude(gathered)
+        (verdict,) = conclude([gathered])
+        return verdict
 
     @overload
     def detect_many(
@@ -238,7 +242,7 @@ class Detector:
         conclude, pipeline = self._conclude(prior), self._pipeline
 
         def finish(batch: Sequence[Prepared]) -> list[Verdict]:
-            return [conclude(one) for one in pipeline.run(batch)]
+            return conclude(pipeline.run(batch))
 
         return self._many(sources, finish, pipeline.stability_probe, batch_size, progress, on_error)
 
@@ -253,6 +257,37 @@ class Detector:
         self._check_open()
         (gathered,) = self._pipeline.run([self._pipeline.prepare(source)])
         return gathered.evidence
+
+    def conclude(self, evidence: Iterable[Evidence], *, width: int, height: int, prior: float | None = None) -> Verdict:
+        """The verdict on what `collect` gave, no plugin being asked again and no copy looked at.
+
+        Parameters
+        ----------
+        evidence : iterable of Evidence
+            Of plugins that take part, in any order; leave out a plugin's, and the verdict is the one without it.
+        width, height : int
+            Of the picture, in pixels.
+        prior : float, optional
+            As in `detect`.
+
+        Raises
+        ------
+        SettingError
+            Evidence of a plugin that does not take part.
+        """
+        self._check_open()
+        answers: dict[str, list[Evidence]] = {name: [] for name in self.declarations}
+        for one in evidence:
+            if one.plugin not in answers:
+                raise SettingError("evidence", f"evidence of {', '.join(answers)}", one.plugin)
+            answers[one.plugin].append(one)
+        seen = Prepared(
+            source=None, width=width, height=height, views={}, broken={}, timings={}, key="0", picture=None
+        )
+        said = Gathered(seen)
+        said.answers[ORIGINAL] = {name: Answer(tuple(found)) for name, found in answers.items()}
+        (verdict,) = self._conclude(prior)([said])
+        return verdict
 
     @overload
     def collect_many(
@@ -323,13 +358,13 @@ class Detector:
                 self._fusion_loaded = fusion, versions_of(self._pipeline.guards, fusion)
             return self._fusion_loaded
 
-    def _conclude(self, prior: float | None) -> Callable[[Gathered], Verdict]:
-        """What makes a verdict at this prior, None being the Detector's own."""
+    def _conclude(self, prior: float | None) -> Callable[[Sequence[Gathered]], list[Verdict]]:
+        """What makes verdicts at this prior, None being the Detector's own."""
         fusion, versions = self._fusion()
         asked = self._prior if prior is None else _checked_prior(prior)
 
-        def conclude(one: Gathered) -> Verdict:
-            return self._pipeline.conclude(one, fusion, prior=asked, error_rate=self._error_rate, versions=versions)
+        def conclude(batch: Sequence[Gathered]) -> list[Verdict]:
+            return self._pipeline.conclude(batch, fusion, prior=asked, error_rate=self._error_rate, versions=versions)
 
         return conclude
 

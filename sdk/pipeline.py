@@ -56,7 +56,7 @@ class Fusion(Protocol):
 
 @attrs.frozen(kw_only=True)
 class Prepared:
-    """A picture on its way to the plugins: its views, and no longer its pixels."""
+    """A picture on its way to the plugins: its views."""
 
     source: str | None
     width: int
@@ -66,6 +66,10 @@ class Prepared:
     broken: dict[tuple[str, type], str]
     """Views that could not be made, and why."""
     timings: dict[str, float]
+    key: str
+    """Distinguishes the picture from the others of its batch."""
+    picture: Picture | None
+    """Kept where it may have to be saved again for the stability probe; else its pixels live in the views only."""
 
 
 @attrs.define
@@ -103,6 +107,10 @@ class Gathered:
         return comparable
 
 
+_Seen = tuple[Gathered, str, Mapping[tuple[str, type], View], Mapping[tuple[str, type], str]]
+"""A picture, the name of its copy, the copy's views, and those that could not be made, with the reason."""
+
+
 @attrs.frozen(kw_only=True)
 class Pipeline:
     """The way of a picture, without state of its own; safe to use from several threads."""
@@ -131,7 +139,7 @@ class Pipeline:
         key : str
             Distinguishes the picture from the others of its batch.
         probe : bool
-            Make the views of its copies too.
+            Keep the picture for the stability probe.
 
         Raises
         ------
@@ -146,19 +154,15 @@ class Pipeline:
         tasks = {guard.task for guard in self.guards}
         self._look(picture, ORIGINAL, tasks, key, views, broken)
         viewed = time.perf_counter()
-        timings = {"decode": decoded - began, "views": viewed - decoded}
-        if probe and tasks & PROBED:
-            for copy, saved in saved_again(picture):
-                self._look(saved, copy, tasks & PROBED, key, views, broken)
-        if probe:
-            timings["stability"] = time.perf_counter() - viewed
         return Prepared(
             source=picture.source,
             width=picture.width,
             height=picture.height,
             views=views,
             broken=broken,
-            timings=timings,
+            timings={"decode": decoded - began, "views": viewed - decoded},
+            key=key,
+            picture=picture if probe else None,
         )
 
     def _decode(self, source: Source) -> Picture:
@@ -186,64 +190,103 @@ class Pipeline:
                 broken[copy, kind] = in_words(error)
 
     def run(self, batch: Sequence[Prepared]) -> list[Gathered]:
-        """Show the pictures to every plugin, all pictures and their copies in one call each."""
+        """Show the pictures to every plugin, all pictures in one call each."""
         began = time.perf_counter()
         gathered = [Gathered(prepared, timings=dict(prepared.timings)) for prepared in batch]
         with self.runtime.scope():
             for guard in self.guards:
-                self._show(guard, gathered)
+                for one in gathered:
+                    one.timings[f"plugin:{guard.name}"] = 0.0
+                self._show(guard, [(one, ORIGINAL, one.prepared.views, one.prepared.broken) for one in gathered])
         share = (time.perf_counter() - began) / max(1, len(batch))
         for one in gathered:
             one.timings["total"] = sum(one.prepared.timings.values()) + share
         return gathered
 
-    def _show(self, guard: Guard, batch: Sequence[Gathered]) -> None:
+    def _show(self, guard: Guard, batch: Sequence[_Seen]) -> None:
         kind = VIEW_OF_TASK[guard.task]
         asked: list[tuple[Gathered, str, View]] = []
-        for one in batch:
-            one.timings[f"plugin:{guard.name}"] = 0.0
-            for (copy, its_kind), view in one.prepared.views.items():
-                if its_kind is kind and (copy == ORIGINAL or guard.task in PROBED):
-                    asked.append((one, copy, view))
-            for (copy, its_kind), reason in one.prepared.broken.items():
-                if its_kind is kind and (copy == ORIGINAL or guard.task in PROBED):
-                    one.answers.setdefault(copy, {})[guard.name] = guard.could_not_see(reason)
+        for one, copy, views, broken in batch:
+            if (copy, kind) in views:
+                asked.append((one, copy, views[copy, kind]))
+            elif (copy, kind) in broken:
+                one.answers.setdefault(copy, {})[guard.name] = guard.could_not_see(broken[copy, kind])
         pictures = len({id(one) for one, _, _ in asked})
         answers, seconds = guard.ask([view for _, _, view in asked], pictures=pictures)
         for (one, copy, _), answer in zip(asked, answers, strict=True):
             one.answers.setdefault(copy, {})[guard.name] = answer
-            stage = f"plugin:{guard.name}" if copy == ORIGINAL else "stability"
-            one.add(stage, seconds / len(asked))
+            if copy == ORIGINAL:
+                one.add(f"plugin:{guard.name}", seconds / len(asked))
+
+    def _probe(self, batch: Sequence[Gathered]) -> None:
+        """Save each picture again and show the copies to what looks at pixels or meaning, all in one call each."""
+        tasks = {guard.task for guard in self.guards} & PROBED
+        seen: list[_Seen] = []
+        for one in batch:
+            if one.prepared.picture is None or not tasks:
+                continue
+            for copy, saved in saved_again(one.prepared.picture):
+                views: dict[tuple[str, type], View] = {}
+                broken: dict[tuple[str, type], str] = {}
+                self._look(saved, copy, tasks, one.prepared.key, views, broken)
+                seen.append((one, copy, views, broken))
+        with self.runtime.scope():
+            for guard in self.guards:
+                if seen and guard.task in PROBED:
+                    self._show(guard, seen)
 
     def conclude(
-        self, one: Gathered, fusion: Fusion, *, prior: float, error_rate: float | None, versions: Mapping[str, str]
-    ) -> Verdict:
-        """Fuse what the plugins said, check that it is stable, and put the verdict together.
+        self,
+        batch: Sequence[Gathered],
+        fusion: Fusion,
+        *,
+        prior: float,
+        error_rate: float | None,
+        versions: Mapping[str, str],
+    ) -> list[Verdict]:
+        """Fuse what the plugins said, check that what is definite is stable, and put the verdicts together.
 
-        `versions` are those of what takes part in every verdict; the models that spoke are added.
+        `versions` are those of what takes part in every verdict; the models that spoke are added. Only a definite
+        verdict can flip, so only those pictures are saved again and looked at once more.
         """
-        began = time.perf_counter()
-        evidence = one.evidence
 
         def fuse(evidence: Sequence[Evidence]) -> Fused:
             return fusion.fuse(evidence, self.declarations, prior=prior, error_rate=error_rate)
 
-        fused = fuse(evidence)
-        fused_at = time.perf_counter()
-        one.add("fusion", fused_at - began)
+        all_fused = []
+        for one in batch:
+            began = time.perf_counter()
+            all_fused.append(fuse(one.evidence))
+            one.add("fusion", time.perf_counter() - began)
+            one.add("total", one.timings["fusion"])
+        changes: dict[int, Notice] = {}
+        if self.stability_probe:
+            began = time.perf_counter()
+            definite = [i for i, fused in enumerate(all_fused) if fused.label is not Label.UNCERTAIN]
+            self._probe([batch[i] for i in definite])
+            for i in definite:
+                others = {copy: fuse(other).label for copy, other in batch[i].copies().items()}
+                change = flip(all_fused[i].label, others)
+                if change is not None:
+                    changes[i] = change
+            share = (time.perf_counter() - began) / max(1, len(definite))
+            for i, one in enumerate(batch):
+                one.add("stability", share if i in definite else 0.0)
+                one.add("total", one.timings["stability"])
+        return [
+            self._verdict(one, fused, changes.get(i), versions)
+            for i, (one, fused) in enumerate(zip(batch, all_fused, strict=True))
+        ]
+
+    def _verdict(self, one: Gathered, fused: Fused, change: Notice | None, versions: Mapping[str, str]) -> Verdict:
+        evidence = one.evidence
         notices = [*self.notices, *one.notices, *_understudies(evidence), *fused.notices]
-        label, reason = fused.label, fused.reason
         if all(isinstance(e, SILENT) for e in evidence) and "no_evidence" not in {n.code for n in notices}:
             notices.append(Notice(code="no_evidence", message="no plugin said anything about this picture"))
-        if self.stability_probe:
-            change = None
-            if label is not Label.UNCERTAIN:
-                change = flip(label, {copy: fuse(other).label for copy, other in one.copies().items()})
-            if change is not None:
-                label, reason = Label.UNCERTAIN, UncertainReason.UNSTABLE
-                notices.append(change)
-            one.add("stability", time.perf_counter() - fused_at)
-        one.add("total", time.perf_counter() - began)
+        label, reason = fused.label, fused.reason
+        if change is not None:
+            label, reason = Label.UNCERTAIN, UncertainReason.UNSTABLE
+            notices.append(change)
         return Verdict(
             label=label,
             reason=reason,

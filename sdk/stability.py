@@ -1,7 +1,8 @@
 """The re-encode probe: a verdict that flips when the picture is saved again is no verdict.
 
-Most wrong answers of such detectors come from how the file was saved and not from what it shows. So the picture is
-saved again at two JPEG qualities, and what looks at its pixels looks at those copies too, in the same batch.
+Most wrong answers of such detectors come from how the file was saved and not from what it shows. So a picture with a
+definite verdict is saved again at two JPEG qualities, and what looks at its pixels or meaning looks at those copies
+too. An uncertain one cannot flip and is not looked at again.
 """
 
 from __future__ import annotations

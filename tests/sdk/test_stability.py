@@ -3,6 +3,7 @@ import pytest
 
 from tellsign import Detector, Label, Picture, UncertainReason
 from tellsign.schemas import DEFINITE_LABELS
+from tellsign.pipeline import Gathered
 from tellsign.stability import flip, saved_again
 
 
@@ -59,16 +60,40 @@ def test_a_verdict_that_holds_stays(site, fusion, picture, scores, label):
     assert verdict.warnings == ()
 
 
-def test_the_copies_travel_in_the_same_batch(site, fusion, picture):
+def test_the_copies_of_a_batch_travel_together(site, fusion, picture, monkeypatch):
     detector = (
         "from tellsign.plugin import *\nclass Plugin(DetectorPlugin):\n"
         "    def detect(self, views, runtime):\n"
         "        return [[self.score('s', 0.9, model=str(len(views)))] for _ in views]"
     )
     site.install("a", detector=detector)
+    shown = []
     with Detector(fusion=fusion) as detector:
-        assert detector.detect(picture).evidence[0].model == "3"
-        assert [v.evidence[0].model for v in detector.detect_many([picture] * 2)] == ["6", "6"]
+        real = Gathered.copies
+
+        def copies(one):
+            shown.append({copy: evidence[0].model for copy, evidence in real(one).items()})
+            return real(one)
+
+        monkeypatch.setattr(Gathered, "copies", copies)
+        assert detector.detect(picture).evidence[0].model == "1"
+        assert [v.evidence[0].model for v in detector.detect_many([picture] * 2)] == ["2", "2"]
+    assert shown == [{"jpeg85": "2", "jpeg70": "2"}] + [{"jpeg85": "4", "jpeg70": "4"}] * 2
+
+
+def test_an_uncertain_picture_is_not_looked_at_again(site, fusion, picture):
+    counting = (
+        "from tellsign.plugin import *\nclass Plugin(DetectorPlugin):\n    seen = 0\n"
+        "    def detect(self, views, runtime):\n"
+        "        Plugin.seen += len(views)\n"
+        "        return [[self.score('s', SCORE, model=str(Plugin.seen))] for _ in views]"
+    )
+    for name, score, looks in (("torn", 0.5, ["1", "2"]), ("sure", 0.9, ["1", "4"])):
+        site.install(name, detector=counting.replace("SCORE", str(score)))
+        with Detector(fusion=fusion, plugins=[name]) as detector:
+            verdicts = [detector.detect(picture) for _ in range(2)]
+        assert [v.is_definite for v in verdicts] == [score > 0.5] * 2
+        assert [v.evidence[0].model for v in verdicts] == looks
 
 
 def test_tasks_that_are_not_probed_keep_their_evidence(site, fusion, picture):
