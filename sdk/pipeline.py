@@ -218,7 +218,7 @@ class Pipeline:
             if copy == ORIGINAL:
                 one.add(f"plugin:{guard.name}", seconds / len(asked))
 
-    def _probe(self, batch: Sequence[Gathered]) -> None:
+    def look_again(self, batch: Sequence[Gathered]) -> None:
         """Save each picture again and show the copies to what looks at pixels or meaning, all in one call each."""
         tasks = {guard.task for guard in self.guards} & PROBED
         seen: list[_Seen] = []
@@ -263,7 +263,7 @@ class Pipeline:
         if self.stability_probe:
             began = time.perf_counter()
             definite = [i for i, fused in enumerate(all_fused) if fused.label is not Label.UNCERTAIN]
-            self._probe([batch[i] for i in definite])
+            self.look_again([batch[i] for i in definite])
             for i in definite:
                 others = {copy: fuse(other).label for copy, other in batch[i].copies().items()}
                 change = flip(all_fused[i].label, others)

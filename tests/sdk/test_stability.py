@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from tellsign import Detector, Label, Picture, UncertainReason
-from tellsign.schemas import DEFINITE_LABELS
 from tellsign.pipeline import Gathered
+from tellsign.schemas import DEFINITE_LABELS
 from tellsign.stability import flip, saved_again
 
 
