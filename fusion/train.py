@@ -132,6 +132,7 @@ def train_bundle(
     calibrate_on: str = "group",
     ladder: Sequence[BoosterConfig] = LADDER,
     extra: Mapping[str, Any] | None = None,
+    beside: ScoreTable | None = None,
 ) -> tuple[Bundle, TrainingReport]:
     """Train heads, calibrators and conformal scores.
 
@@ -171,6 +172,10 @@ def train_bundle(
         From complex to simple.
     extra : mapping, optional
         JSON-able, goes into the manifest's "training" beside its own entries.
+    beside : ScoreTable, optional
+        Scores of other pictures from which the head `p_ai` learns the balance of its columns too, weighing as much as
+        `table` does: families that the plugins know, by heads fitted without them. They are brought to each column's
+        mean and spread in `table`; calibrators, conformal scores and every printed number rest on `table` alone.
 
     Returns
     -------
@@ -213,6 +218,7 @@ def train_bundle(
         folds=folds,
         calibration=calibration,
         calibrate_on=calibrate_on,
+        beside=None if beside is None else _Beside.of(table, beside),
     )
     recipes: dict[str, _Recipe] = {}
     report: TrainingReport = {"table": _describe(table), "heads": {}}
@@ -232,6 +238,7 @@ def train_bundle(
         "seed": seed,
         "folds": folds,
         "calibrate_on": calibrate_on,
+        "beside": None if beside is None else {"rows": len(beside), "data_sha256": beside.sha256},
         "heads": {name: recipe.title for name, recipe in recipes.items()},
         "plugins": {
             name: {"version": d.version, "weights": {w.file: w.sha256 for w in d.weights}}
@@ -264,6 +271,48 @@ class _Settings:
     folds: int
     calibration: str
     calibrate_on: str
+    beside: _Beside | None = None
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _Beside:
+    """Rows that take part in fitting `p_ai` and in nothing else."""
+
+    values: Floats
+    """(n, the head's columns)."""
+    labels: Ints
+    weights: Floats
+    """Sum to 1."""
+
+    @classmethod
+    def of(cls, table: ScoreTable, beside: ScoreTable) -> _Beside:
+        if len(np.unique(beside.label)) < 2:
+            raise ValueError("beside takes rows of both labels, got one")
+        columns = [c for c in table.columns if c.head == "p_ai"]
+        if not {c.name for c in columns} & {c.name for c in beside.columns}:
+            raise ValueError(f"beside takes some of the columns {[c.name for c in columns]}, got none of them")
+        place = {c.name: i for i, c in enumerate(beside.columns)}
+        weights = sample_weights(beside, beside.label)
+        theirs = sample_weights(table, table.label)
+        values = np.full((len(beside), len(columns)), np.nan)
+        for j, column in enumerate(columns):
+            if column.name not in place:
+                continue
+            mine, target = beside.rows[:, place[column.name]], table.rows[:, table.columns.index(column)]
+            (centre, spread), (to_centre, to_spread) = _moments(mine, weights), _moments(target, theirs)
+            # Scores of cross-fitted heads have a scale of their own, which says nothing of how far to trust them.
+            values[:, j] = (mine - centre) * (to_spread / spread if spread > 0 else 0.0) + to_centre
+        return cls(values=values, labels=beside.label, weights=weights / weights.sum())
+
+
+def _moments(values: Floats, weights: Floats) -> tuple[float, float]:
+    """Weighted mean and standard deviation of the numbers among `values`; 0 and 0 without any."""
+    known = ~np.isnan(values)
+    if not known.any():
+        return 0.0, 0.0
+    w = weights[known] / weights[known].sum()
+    mean = float((w * values[known]).sum())
+    return mean, math.sqrt(float((w * (values[known] - mean) ** 2).sum()))
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -358,7 +407,15 @@ class _Recipe:
             task.values[usable], task.columns, rate=settings.dropout, copies=settings.copies, seed=settings.seed
         )
         # Copies share their row's weight: `min_child_weight` should count pictures.
-        return values, task.labels[usable][rows], task.weights[usable][rows] / settings.copies
+        labels, weights = task.labels[usable][rows], task.weights[usable][rows] / settings.copies
+        if settings.beside is None or task.name != "p_ai":
+            return values, labels, weights
+        other = settings.beside
+        more, rows = drop_blocks(
+            other.values, task.columns, rate=settings.dropout, copies=settings.copies, seed=settings.seed
+        )
+        their = other.weights[rows] / settings.copies * weights.sum()
+        return np.vstack([values, more]), np.append(labels, other.labels[rows]), np.append(weights, their)
 
     def with_rounds(self, task: _HeadTask, folds: Sequence[Fold], settings: _Settings) -> _Recipe:
         """The recipe with the median best number of rounds of early stopping on held-out groups."""

@@ -16,6 +16,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from tellsign.errors import SettingError
 from tellsign.fusion.features import columns, matrix
 from tellsign.fusion.table import ScoreTable
 from tellsign.fusion.train import train_bundle
@@ -24,7 +25,7 @@ from tellsign.schemas import Declaration, Task
 
 from .forged import read_forged
 from .rows import PictureRow, read_rows
-from .scoring import VERSIONS, Line, Skipped, key_of, score_plugin
+from .scoring import VERSIONS, Line, Skipped, key_of, read_scores, score_plugin
 
 MACHINES: dict[str, dict[str, str]] = {
     "with-tower": {"pixel": "tower", "semantic": "tower"},
@@ -104,6 +105,60 @@ def score_table(
     return table, sorted(skipped.values(), key=lambda s: s.path)
 
 
+def cross_fitted(rows: Sequence[PictureRow], declarations: Mapping[str, Declaration], folder: Path) -> ScoreTable:
+    """Scores of `fit` by heads that saw nothing of a picture's source (`cross-fit` of the plugins' trainings).
+
+    Parameters
+    ----------
+    rows : sequence of PictureRow
+        Those of `fit` are looked up.
+    declarations : mapping of str to Declaration
+        Their columns are read.
+    folder : Path
+        With `crossfit-<plugin>.jsonl`.
+
+    Returns
+    -------
+    ScoreTable
+        A row per machine and picture of which every plugin that has such scores has one: a plugin that knows fewer
+        pictures must not be judged on others than the rest.
+
+    Raises
+    ------
+    SettingError
+        No such file, or none of its pictures.
+    """
+    files = sorted(folder.glob("crossfit-*.jsonl"))
+    if not files:
+        raise SettingError("beside", "a folder with crossfit-PLUGIN.jsonl", str(folder))
+    parts = [read_scores(file) for file in files]
+    made = columns(declarations)
+    known = [r for r in rows if r.split == "fit" and all(key_of(r, 0) in part for part in parts)]
+    if not known:
+        raise SettingError("beside", "scores of pictures of fit", f"{len(files)} files without one")
+    blocks = {c.name: c.block for c in made}
+    kept, lines = [], []
+    for strengths in MACHINES.values():
+        silent = {
+            f"{plugin}.{strength}"
+            for other in MACHINES.values()
+            for plugin, strength in other.items()
+            if strength != strengths.get(plugin)
+        }
+        for row in known:
+            line = {k: v for part in parts for k, v in part[key_of(row, 0)].items() if k in blocks}
+            kept.append(row)
+            lines.append({k: v for k, v in line.items() if blocks[k] not in silent})
+    return ScoreTable(
+        rows=matrix(lines, made),
+        columns=made,
+        label=[r.label for r in kept],
+        group=[r.group for r in kept],
+        source=[r.source for r in kept],
+        split=[r.split for r in kept],
+    )
+
+
 @app.command()
 def main(
     shared: Annotated[Path, typer.Option(help="Folder with data/.")],
@@ -115,6 +170,10 @@ def main(
     ] = None,
     skipped: Annotated[
         Path | None, typer.Option(help="skipped.csv of the pixel plugin's `prepare`: what it lists is left out.")
+    ] = None,
+    beside: Annotated[
+        Path | None,
+        typer.Option(help="Folder with crossfit-PLUGIN.jsonl: scores of `fit` by heads that did not see the source."),
     ] = None,
     head: Annotated[
         str, typer.Option(help="auto (compares boosters with the logistic stack), booster or logistic.")
@@ -141,7 +200,8 @@ def main(
     for one in missed:
         typer.echo(f"left out: {one.path.name}: {one.why}", err=True)
     # Chosen on `fuse` with families left out: at .2 hardly any verdict was definite, and .5 gained nothing over .35.
-    bundle, report = train_bundle(table, declarations=declarations, seed=seed, head=head, plausible=0.35)
+    other = None if beside is None else cross_fitted(read_rows(shared / "data", full), declarations, beside)
+    bundle, report = train_bundle(table, declarations=declarations, seed=seed, head=head, plausible=0.35, beside=other)
     table.save(work / "fuse.csv")
     (work / "report.json").write_text(json.dumps(report, indent=1))
     bundle.save(out)

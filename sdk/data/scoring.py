@@ -135,8 +135,13 @@ def score_plugin(
     lines : dict of (path, version) to dict of column to float
     skipped : list of Skipped
         What cannot be read or is too small.
+
+    Raises
+    ------
+    SettingError
+        The plugin does not load.
     """
-    have = dict(_read(cache))
+    have = read_scores(cache)
     wanted = [r for r in rows if any(key_of(r, v) not in have for v in range(versions))]
     skipped: list[Skipped] = []
     if wanted:
@@ -144,24 +149,36 @@ def score_plugin(
             Detector(plugins=[plugin], device=device, settings={plugin: settings}) as detector,
             cache.open("a") as file,
         ):
+            if plugin not in detector.declarations:
+                # Else silence would be kept as the plugin's answer.
+                raise SettingError("plugin", "a plugin that loads", plugin)
             for answer in scored(wanted, detector, versions=versions):
                 if isinstance(answer, Skipped):
                     skipped.append(answer)
                     continue
                 row, version, line = answer
-                file.write(json.dumps([*key_of(row, version), line]) + "\n")
+                file.write(_text(key_of(row, version), line))
                 file.flush()
                 have[key_of(row, version)] = line
     return have, skipped
 
 
-def _read(cache: Path) -> Iterator[tuple[Key, Line]]:
+def read_scores(cache: Path) -> dict[Key, Line]:
+    """What is kept in a file of JSON lines, nothing where it is missing; a half-written last line is cut off."""
     if not cache.is_file():
-        return
+        return {}
     lines = cache.read_text().splitlines(keepends=True)
     whole = [x for x in lines if x.endswith("\n")]
     if len(whole) < len(lines):
         cache.write_text("".join(whole))
-    for text in whole:
-        path, version, line = json.loads(text)
-        yield (path, version), line
+    parsed = (json.loads(text) for text in whole)
+    return {(path, version): line for path, version, line in parsed}
+
+
+def write_scores(cache: Path, lines: Mapping[Key, Line]) -> None:
+    """Write a file that `read_scores` reads."""
+    cache.write_text("".join(_text(key, line) for key, line in lines.items()))
+
+
+def _text(key: Key, line: Line) -> str:
+    return json.dumps([*key, line]) + "\n"

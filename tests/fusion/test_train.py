@@ -240,6 +240,53 @@ def test_labels_have_error_rates_of_their_own(toys):
     assert set(fused.prediction_set.labels) <= set(bundle.fuse(said, plugins, error_rate=0.02).prediction_set.labels)
 
 
+def two_columns(toys, strong, n=300, scale=1.0, seed=0):
+    """A table where only column `strong` of "x" and "y" knows the label."""
+    plugins = {name: toys.declare(name, Task.PIXEL, Column(name="s", evidence="s")) for name in ("x", "y")}
+    cols = columns(plugins)
+    rng = np.random.default_rng(seed)
+    label = (np.arange(n) % 2).astype(int)
+    informed = (2 * label - 1) + rng.normal(0, 1, n)
+    blind = rng.normal(0, 1, n)
+    rows = np.column_stack([informed if c.name == f"{strong}.s" else blind for c in cols]) * scale
+    source = [f"{y}-{i % 4}" for i, y in enumerate(label)]
+    group = [f"{strong}{i}" for i in range(n)]
+    return plugins, ScoreTable(rows=rows, columns=cols, label=label, group=group, source=source)
+
+
+def test_rows_beside_the_table_share_in_the_balance_and_in_nothing_else(toys):
+    plugins, table = two_columns(toys, "x")
+    _, other = two_columns(toys, "y", seed=1, scale=1000.0)
+    alone, _ = train_bundle(table, declarations=plugins, head="logistic", folds=3)
+    both, _ = train_bundle(table, declarations=plugins, head="logistic", folds=3, beside=other)
+
+    def balance(bundle):
+        weights = dict(zip([c.plugin for c in bundle.columns], bundle.heads["p_ai"].model.weights, strict=True))
+        return weights["y"] / (weights["x"] + weights["y"])
+
+    assert balance(alone) < 0.2
+    # The other table's scale, a thousand times as large, is not trust.
+    assert 0.35 < balance(both) < 0.65
+    assert both.sources == alone.sources
+    assert {k: {x: s.groups for x, s in v.items()} for k, v in both.conformal.items()} == {
+        k: {x: s.groups for x, s in v.items()} for k, v in alone.conformal.items()
+    }
+    assert both.training["beside"] == {"rows": 300, "data_sha256": other.sha256}
+    assert alone.training["beside"] is None
+
+
+def test_rows_beside_the_table_need_its_columns_and_both_labels(toys):
+    plugins, table = two_columns(toys, "x")
+    with pytest.raises(ValueError, match="beside takes rows of both labels"):
+        train_bundle(table, declarations=plugins, beside=table.take(np.flatnonzero(table.label == 1)))
+    foreign = {"z": toys.declare("z", Task.PIXEL, Column(name="s", evidence="s"))}
+    other = ScoreTable(
+        rows=table.rows[:, :1], columns=columns(foreign), label=table.label, group=table.group, source=table.source
+    )
+    with pytest.raises(ValueError, match="beside takes some of the columns"):
+        train_bundle(table, declarations=plugins, beside=other)
+
+
 def test_no_tamper_columns_give_no_tamper_head(logistic):
     bundle, report = logistic
     assert set(bundle.heads) == set(report["heads"]) == {"p_ai"}

@@ -269,6 +269,30 @@ def test_a_folder_that_was_not_forged_is_refused(tmp_path):
         read_forged(tmp_path, "fuse")
 
 
+# -- scores of `fit` ----------------------------------------------------------------------------------------------
+
+
+def test_cross_fitted_scores_make_a_row_per_machine_of_pictures_that_all_plugins_know(tmp_path):
+    rows = [row(tmp_path, y, "ab"[y], i, picture(0, i), "fit") for y in (0, 1) for i in range(3)]
+    rows.append(row(tmp_path, 0, "c", 9, picture(0, 50)))  # of `fuse`
+    known = {scoring.key_of(r, 0): {"pixel.tower": 1.0, "pixel.bundled": 2.0, "pixel.old": 3.0} for r in rows}
+    scoring.write_scores(tmp_path / "crossfit-pixel.jsonl", known)
+    part = {scoring.key_of(r, 0): {} for r in rows[1:]}
+    scoring.write_scores(tmp_path / "crossfit-other.jsonl", part)
+    table = default_fusion.cross_fitted(rows, {"pixel": DECLARATION}, tmp_path)
+    assert len(table) == len(MACHINES) * 5
+    assert {tuple(x) for x in np.nan_to_num(table.rows, nan=-1).tolist()} == {(-1.0, 1.0), (2.0, -1.0)}
+    assert set(table.split.tolist()) == {"fit"}
+
+
+def test_cross_fitted_scores_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(SettingError, match=r"beside takes a folder with crossfit-PLUGIN\.jsonl"):
+        default_fusion.cross_fitted([], {"pixel": DECLARATION}, tmp_path)
+    scoring.write_scores(tmp_path / "crossfit-pixel.jsonl", {})
+    with pytest.raises(SettingError, match="beside takes scores of pictures of fit"):
+        default_fusion.cross_fitted([], {"pixel": DECLARATION}, tmp_path)
+
+
 # -- the command --------------------------------------------------------------------------------------------------
 
 
