@@ -2,7 +2,8 @@
 
 Every picture of `fuse` is scored by the shipped plugins as they are with the CLIP tower and as they are without it
 (`tellsign.data.scoring`); versions share the picture's group, so that they count as one picture. Forgeries of the
-photographs of `fuse` teach `p_tampered` and what an edit in part looks like.
+photographs of `fuse` teach `p_tampered`, and so do photographs as large as people's own, in which a map has more
+places to be wrong.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import attrs
 import numpy as np
 import typer
 
@@ -78,14 +80,15 @@ def score_table(
             if name not in seen:
                 settings = {} if strength is None else {"strength": strength}
                 cache = out / f"scores-{name}.jsonl"
-                seen[name], missed = score_plugin(rows, plugin, settings, cache, device=device, versions=versions)
+                mine = [r for r in rows if not r.as_is or declaration.task is Task.SEGMENTATION]
+                seen[name], missed = score_plugin(mine, plugin, settings, cache, device=device, versions=versions)
                 skipped |= {s.path: s for s in missed}
             answers.append(seen[name])
         for row in rows:
-            for version in range(versions):
+            for version in range(1 if row.as_is else versions):
                 line: Line = {}
-                for mine in answers:
-                    line |= mine.get(key_of(row, version), {})
+                for answer in answers:
+                    line |= answer.get(key_of(row, version), {})
                 if line:
                     kept.append(row)
                     lines.append(line)
@@ -103,6 +106,19 @@ def score_table(
         edited=[r.edited for r in chosen],
     )
     return table, sorted(skipped.values(), key=lambda s: s.path)
+
+
+def whole_photographs(rows: Sequence[PictureRow], each: int) -> list[PictureRow]:
+    """At most `each` photographs of every source among `rows`, evenly spread over it, to be looked at as they are."""
+    by_source: dict[str, list[PictureRow]] = {}
+    for row in rows:
+        if row.label == 0 and not row.forged:
+            by_source.setdefault(row.source, []).append(row)
+    out: list[PictureRow] = []
+    for mine in by_source.values():
+        places = np.unique(np.linspace(0, len(mine) - 1, min(each, len(mine))).astype(int))
+        out += [attrs.evolve(mine[i], as_is=True) for i in places.tolist()]
+    return out
 
 
 def cross_fitted(rows: Sequence[PictureRow], declarations: Mapping[str, Declaration], folder: Path) -> ScoreTable:
@@ -168,6 +184,9 @@ def main(
     forged: Annotated[
         Path | None, typer.Option(help="Forgeries of the photographs of `fuse` (`tellsign forge`).")
     ] = None,
+    as_is: Annotated[
+        int, typer.Option(help="Photographs per source that the segmentation plugin sees whole and unchanged too.")
+    ] = 0,
     skipped: Annotated[
         Path | None, typer.Option(help="skipped.csv of the pixel plugin's `prepare`: what it lists is left out.")
     ] = None,
@@ -189,7 +208,10 @@ def main(
             out_of_play = {Path(line["path"]).resolve() for line in csv.DictReader(handle)}
     rows = [r for r in read_rows(shared / "data", full) if r.split == "fuse" and r.path.resolve() not in out_of_play]
     if forged is not None:
-        rows += read_forged(forged, "fuse")
+        # Forgeries by hand only: a small synthesised region in a window is beyond what the detectors of whole pictures
+        # see, and as rows with label 1 they would teach that nothing can be seen.
+        rows += [r for r in read_forged(forged, "fuse") if r.label == 0]
+    rows += whole_photographs(rows, as_is)
     # What a file says of itself is no matter of training: it speaks through a rule.
     declarations = {
         r.name: r.declaration

@@ -40,6 +40,8 @@ class PictureRow:
     """1 where only a part was synthesised."""
     forged: bool = False
     """A forgery of ours, or the untouched window beside it."""
+    as_is: bool = False
+    """Looked at whole and unchanged, as a user gives it, and not through the normalising pipeline."""
 
 
 def read_rows(shared: Path, full: Path | None = None) -> list[PictureRow]:

@@ -28,6 +28,9 @@ from .rows import PictureRow
 VERSIONS = 2
 """Versions of a picture: the first as the pipeline gives it, the second from another window and compressed harder."""
 
+AS_IS = -1
+"""The version of a picture that is looked at unchanged; it has no other."""
+
 Line = dict[str, float]
 """A feature row: a number by column, NaN where the plugin did not answer."""
 Key = tuple[str, int]
@@ -36,7 +39,7 @@ Key = tuple[str, int]
 
 def key_of(row: PictureRow, version: int) -> Key:
     """By what a version's scores are kept; the same however the folder was named."""
-    return str(row.path.resolve()), version
+    return str(row.path.resolve()), AS_IS if row.as_is else version
 
 
 def version_of(pixels: NDArray[np.uint8], row: PictureRow, version: int) -> Picture:
@@ -47,6 +50,7 @@ def version_of(pixels: NDArray[np.uint8], row: PictureRow, version: int) -> Pict
     pixels : uint8 array of (H, W, 3)
     row : PictureRow
         Its source and file name seed the draws; its class does not. A forgery is not cut, lest its region be lost.
+        Nothing is done to a row that is looked at as it is.
     version : int
         0 is what the pipeline gives; others are saved once more at a quality from 40 to 95.
 
@@ -60,6 +64,8 @@ def version_of(pixels: NDArray[np.uint8], row: PictureRow, version: int) -> Pict
     SettingError
         The picture is too small.
     """
+    if row.as_is:
+        return Picture(pixels=pixels)
     seed = zlib.crc32(f"{row.source}/{row.path.name}/{version}".encode())
     out = normalise_picture(pixels, seed, cut=not row.forged)
     if version:
@@ -96,7 +102,7 @@ def scored(
         for row in rows[start : start + size]:
             try:
                 pixels = decode(row.path).pixels
-                waiting += [(row, v, version_of(pixels, row, v)) for v in range(versions)]
+                waiting += [(row, v, version_of(pixels, row, v)) for v in range(1 if row.as_is else versions)]
             except (DecodeError, SettingError) as error:
                 yield Skipped(path=row.path, why=str(error))
         answers = detector.collect_many([p for _, _, p in waiting])

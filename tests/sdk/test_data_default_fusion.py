@@ -269,6 +269,41 @@ def test_a_folder_that_was_not_forged_is_refused(tmp_path):
         read_forged(tmp_path, "fuse")
 
 
+# -- photographs as they are --------------------------------------------------------------------------------------
+
+
+def test_whole_photographs_are_drawn_evenly_from_real_sources(tmp_path):
+    rows = [row(tmp_path, y, s, i, picture(0, i)) for y, s in ((0, "a"), (0, "b"), (1, "c")) for i in range(5)]
+    rows.append(attrs.evolve(row(tmp_path, 0, "a", 9, picture(0, 9)), forged=True))
+    drawn = default_fusion.whole_photographs(rows, 3)
+    assert [(r.source, r.path.name) for r in drawn] == [(s, f"{s}-{i}.png") for s in "ab" for i in (0, 2, 4)]
+    assert all(r.as_is for r in drawn)
+    assert default_fusion.whole_photographs(rows, 0) == []
+    pixels = np.zeros((900, 40, 3), np.uint8)
+    np.testing.assert_array_equal(scoring.version_of(pixels, drawn[0], 0).pixels, pixels)
+    assert scoring.key_of(drawn[0], 0) != scoring.key_of(rows[0], 0)
+
+
+def test_a_photograph_as_it_is_is_shown_to_segmentation_alone(mixed, tmp_path):
+    regions = attrs.evolve(
+        DECLARATION, name="regions", task=Task.SEGMENTATION, columns=(Column(name="tower", evidence="tower"),)
+    )
+    rows = [mixed[0], attrs.evolve(mixed[0], as_is=True)]
+    shown = []
+    kept = default_fusion.score_plugin
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            default_fusion,
+            "score_plugin",
+            lambda mine, plugin, *a, **k: (
+                shown.append((plugin, len(mine))) or kept(mine, "pixel", {"strength": "tower"}, *a[1:], **k)
+            ),
+        )
+        table, _ = score_table(rows, {"pixel": DECLARATION, "regions": regions}, device="cpu", out=tmp_path)
+    assert set(shown) == {("pixel", 1), ("regions", 2)}
+    assert len(table) == len(MACHINES) * (VERSIONS + 1)
+
+
 # -- scores of `fit` ----------------------------------------------------------------------------------------------
 
 
