@@ -1,13 +1,12 @@
 """Tunes a bundle on somebody's own scores, and says whether that is better than leaving it as it is.
 
-What is compared, on folds whose pictures nobody trained on: the base as it is; the base moved (`shrink`), by an amount
-that inner folds choose; and, from 200 pictures on, a bundle trained anew. What gains most replaces the base, and only
-where the lower bound of its gain is above zero.
+What is compared, on folds whose pictures nobody trained on: the base as it is; the base moved (`shrink`), by as much as
+a fixed prior lets the pictures move it; and, from 200 pictures on, a bundle trained anew. What gains most replaces the
+base, and only where the lower bound of its gain is above zero.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,8 +24,8 @@ from .features import FeatureColumn, pattern_key, present_blocks
 from .folds import Fold, family_folds, group_folds, out_of_fold
 from .gain import Gain, even_weights, log_losses, paired_gain
 from .inherit import OWN, inherited, needed_groups, own_scores
+from .origin import libraries, scored_by
 from .shrink import (
-    STRENGTHS,
     BaseView,
     base_view,
     can_reweight,
@@ -36,7 +35,7 @@ from .shrink import (
     with_new_patterns,
 )
 from .table import ScoreTable
-from .train import SMALL, sample_weights, train_bundle
+from .train import SMALL, labelled_rows, train_bundle
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -57,12 +56,13 @@ class Choice:
 
     method: str
     """"base" (not at all), "recalibrated" or "reweighted"."""
-    strength: float = math.inf
+    groups: int = 0
+    """Independent pictures that move it, against the prior."""
 
     @property
     def title(self) -> str:
         """For tables."""
-        return self.method if self.method == _BASE else f"{self.method}, ridge {self.strength:g}"
+        return self.method if self.method == _BASE else f"{self.method} by {self.groups} groups"
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -118,18 +118,15 @@ class _Task:
         if name not in base.heads:
             return None
         view = base_view(base, table, name)
-        labels = table.label if name == "p_ai" else table.tampered
-        known = np.flatnonzero((labels >= 0) & (~np.isnan(view.values)).any(1))
-        if any(len(np.unique(table.group[known][labels[known] == v])) < 2 for v in (0, 1)):
+        rows = labelled_rows(table, name, np.asarray(~np.isnan(view.values).all(axis=1)))
+        if rows is None:
             return None
-        weights = np.full(len(table), np.nan)
-        weights[known] = sample_weights(table.take(known), labels[known], name)
         return cls(
             name=name,
             view=view,
-            labels=labels,
-            known=known,
-            weights=weights,
+            labels=rows.labels,
+            known=rows.known,
+            weights=rows.weights,
             groups=table.group,
             families=table.family,
         )
@@ -185,7 +182,7 @@ def fit_choice(base: Bundle, task: _Task, rows: Ints, choice: Choice) -> Head:
     if choice.method == _BASE:
         return part
     fit = recalibrated if choice.method == "recalibrated" else reweighted
-    head = fit(base, task.view, task.labels, task.weights, rows, choice.strength)
+    head = fit(base, task.view, task.labels, task.weights, rows, 1 / choice.groups)
     if choice.method == "reweighted":
         columns = task.view.columns
         seen = {present_blocks(row, columns) for row in task.view.values[task.known]}
@@ -193,28 +190,17 @@ def fit_choice(base: Bundle, task: _Task, rows: Ints, choice: Choice) -> Head:
     return head
 
 
-def choose(
-    base: Bundle, task: _Task, rows: Ints, *, seed: int, strengths: Sequence[float], folds: int, repeats: int = 2
-) -> Choice:
-    """The method and ridge with the lowest log loss on inner folds; of equal ones the one that changes least."""
+def choose(base: Bundle, task: _Task, rows: Ints) -> Choice:
+    """The richest way that the base's head allows.
+
+    Nothing is chosen by the data: on few pictures, folds that choose a method and its ridge add more noise than they
+    find, and the gain could not be proven (docs/tuning.md).
+    """
     y, g = task.labels[rows], task.groups[rows]
     if min(len(np.unique(g[y == v])) for v in (0, 1)) < 2:
         return Choice(method=_BASE)
-    weight = np.zeros(len(task.labels))
-    weight[rows] = even_weights(y, g)
-    candidates = [Choice(method=_BASE)]
-    candidates += [Choice(method="recalibrated", strength=s) for s in strengths]
-    if can_reweight(base, task.view):
-        candidates += [Choice(method="reweighted", strength=s) for s in strengths]
-    losses = np.zeros(len(candidates))
-    for repeat in range(repeats):
-        for fold in group_folds(y, g, folds, seed + 1000 * (repeat + 1)):
-            train, test = rows[fold.train], rows[fold.test]
-            for k, candidate in enumerate(candidates):
-                odds = _odds_of(fit_choice(base, task, train, candidate), task)[test]
-                losses[k] += float(weight[test] @ log_losses(task.labels[test], odds)) / repeats
-    order = sorted(range(len(candidates)), key=lambda k: (round(float(losses[k]), 5), -candidates[k].strength, k))
-    return candidates[order[0]]
+    method = "reweighted" if can_reweight(base, task.view) else "recalibrated"
+    return Choice(method=method, groups=len(np.unique(g)))
 
 
 def _odds_of(head: Head, task: _Task) -> Floats:
@@ -232,7 +218,6 @@ def tune_bundle(
     seed: int = 0,
     folds: int = 5,
     split: str = "group",
-    strengths: Sequence[float] = STRENGTHS,
     anew: str = "auto",
     error_rate: float | Mapping[Label, float] | Mapping[str, float] | None = None,
     confidence: float = 0.95,
@@ -257,8 +242,6 @@ def tune_bundle(
         At least 2.
     split : {"group", "generator"}
         What a held-out fold holds: groups, or whole generators (and a real source with each).
-    strengths : sequence of float
-        Ridge strengths to choose from.
     anew : {"auto", "never"}
         Whether a bundle trained without the base competes, from 200 pictures on.
     error_rate : float or mapping of Label to float, optional
@@ -289,8 +272,6 @@ def tune_bundle(
         raise ValueError(f'anew takes "auto" or "never", got {anew!r}')
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
         raise ValueError(f"folds takes an integer of at least 2, got {folds!r}")
-    if not strengths or any(not s > 0 for s in strengths):
-        raise ValueError(f"strengths takes positive numbers, got {list(strengths)!r}")
     rates = resolve_error_rates(error_rate, base.error_rates)
     heads = dict(base.heads)
     held: dict[str, HeldOut] = {}
@@ -310,7 +291,7 @@ def tune_bundle(
                 )
             continue
         outer = task.folds(split, folds, seed)
-        after = _held_out(base, task, outer, seed=seed, strengths=strengths, folds=folds)
+        after = _held_out(base, task, outer)
         before = task.base_odds(base)
         rows = np.flatnonzero(np.isfinite(after))
         contenders = 2 if name == "p_ai" and _large(task, anew) else 1
@@ -339,7 +320,7 @@ def tune_bundle(
                         reasons=reasons,
                         extra=extra,
                     )
-        choice = choose(base, task, task.known, seed=seed, strengths=strengths, folds=folds)
+        choice = choose(base, task, task.known)
         choices[name] = choice
         gain = gains[name][_MOVED]
         if (gain.proven or always) and choice.method != _BASE:
@@ -350,7 +331,7 @@ def tune_bundle(
             reasons.append(because(name, None, gain))
         held[name] = HeldOut(labels=task.labels, rows=rows, before=before, after=after)
         if curve and name == "p_ai":
-            kept_curve = _curve(base, task, outer, before, seed=seed, strengths=strengths, folds=folds)
+            kept_curve = _curve(base, task, outer, before, seed=seed)
     if not moved:
         return Tuned(
             bundle=base,
@@ -414,14 +395,11 @@ def _large(task: _Task, anew: str) -> bool:
     return anew == "auto" and len(task.known) >= SMALL and task.least >= 2 * LEAST_GROUPS
 
 
-def _held_out(
-    base: Bundle, task: _Task, outer: Sequence[Fold], *, seed: int, strengths: Sequence[float], folds: int
-) -> Floats:
-    """Log-odds of the moved base on rows that its choice and its fit never saw."""
+def _held_out(base: Bundle, task: _Task, outer: Sequence[Fold]) -> Floats:
+    """Log-odds of the moved base on rows that its fit never saw."""
 
     def fit(train: Ints) -> Any:
-        choice = choose(base, task, train, seed=seed, strengths=strengths, folds=folds)
-        odds = _odds_of(fit_choice(base, task, train, choice), task)
+        odds = _odds_of(fit_choice(base, task, train, choose(base, task, train)), task)
         return lambda rows: odds[rows]
 
     return out_of_fold(fit, len(task.labels), tuple(outer))
@@ -445,20 +423,13 @@ def _calibrate_on(split: str) -> str:
 
 
 def _curve(
-    base: Bundle,
-    task: _Task,
-    outer: Sequence[Fold],
-    before: Floats,
-    *,
-    seed: int,
-    strengths: Sequence[float],
-    folds: int,
+    base: Bundle, task: _Task, outer: Sequence[Fold], before: Floats, *, seed: int
 ) -> tuple[dict[str, Any], ...]:
     """Held-out log loss by how many groups were trained on, all on the same held-out rows."""
     out = []
     for share in CURVE:
         thinned = tuple(Fold(_thin(task, f.train, share, seed), f.test, f.held) for f in outer)
-        odds = _held_out(base, task, thinned, seed=seed, strengths=strengths, folds=folds)
+        odds = _held_out(base, task, thinned)
         rows = np.flatnonzero(np.isfinite(odds))
         y = task.labels[rows]
         weight = even_weights(y, task.groups[rows])
@@ -624,9 +595,7 @@ def training_of(
     """What the manifest says of the tuning."""
     used = {c.plugin for c in bundle.columns}
     plugins = {n: p for n, p in base.training.get("plugins", {}).items() if n in used}
-    for name, d in sorted((declarations or {}).items()):
-        if name in used:
-            plugins[name] = {"version": d.version, "weights": {w.file: w.sha256 for w in d.weights}}
+    plugins |= scored_by(declarations, bundle.columns)
     return {
         "base": base.version,
         "base_sha256": base.sha256,
@@ -638,7 +607,7 @@ def training_of(
         "split": split,
         "plugins": plugins,
         "gain": {h: {k: attrs.asdict(g) for k, g in sorted(v.items())} for h, v in sorted(gains.items())},
-        "versions": {x: importlib.metadata.version(x) for x in ("numpy", "scikit-learn", "xgboost")},
+        "versions": libraries(),
         **dict(extra or {}),
     }
 

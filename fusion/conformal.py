@@ -20,6 +20,9 @@ DEFAULT_ERROR_RATES: dict[Label, float] = {
 }
 """Share of the pictures of each label whose set may miss it. Missing `authentic` is a false accusation."""
 
+HARD = 0.25
+"""A label with a larger default rate is not reached by one rate for all."""
+
 SOURCE_GROUPS = 20
 """A source with fewer groups has no quantile of its own."""
 
@@ -109,7 +112,8 @@ def resolve_error_rates(
     ----------
     asked : float or mapping, optional
         One rate for every label, or rates by label (`Label` or its text); labels that are left out, and None, take
-        `default`.
+        `default`. One rate leaves a label alone whose default is above .25: its detector can hardly rule it out, and at
+        a usual rate it would stand in every set. By name it takes what is asked.
     default : mapping of Label to float
         A rate for every definite label.
 
@@ -127,7 +131,7 @@ def resolve_error_rates(
             raise ValueError(f"error_rate takes rates for {', '.join(known)}, got {unknown}")
         given = {known[str(k)]: v for k, v in asked.items()}
     else:
-        given = dict.fromkeys(DEFINITE_LABELS, asked)
+        given = {x: asked for x in DEFINITE_LABELS if default[x] <= HARD}
     rates = {x: given.get(x, default[x]) for x in DEFINITE_LABELS}
     for label, rate in rates.items():
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
@@ -18,11 +17,12 @@ from . import metrics
 from .baselines import SingleColumns, fit_single_columns
 from .booster import LADDER, BoosterConfig, BoosterHead, fit_booster
 from .bundle import PLAUSIBLE, Bundle, Head
-from .calibration import Affine, fit_calibrator, fit_isotonic, sigmoid
+from .calibration import Affine, fit_calibrator, fit_isotonic, logit, sigmoid
 from .conformal import DEFAULT_ERROR_RATES, ClassScores, group_weights, resolve_error_rates
 from .features import FeatureColumn, keep_blocks, pattern_key, present_blocks
 from .folds import Fold, family_folds, group_folds
 from .logistic import LogisticHead, fit_logistic
+from .origin import libraries, scored_by
 from .table import ScoreTable
 
 TrainingReport = dict[str, Any]
@@ -114,6 +114,37 @@ def sample_weights(table: ScoreTable, labels: Ints, head: str = "p_ai") -> Float
     return weights
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class LabelledRows:
+    """What of a table a head can be trained on."""
+
+    labels: Ints
+    """Per row; -1 where unknown."""
+    known: Ints
+    """Row numbers that can be trained on."""
+    weights: Floats
+    """Per row, `sample_weights`; NaN where unknown."""
+
+
+def labelled_rows(
+    table: ScoreTable, head: str, answered: NDArray[np.bool_], *, aside: Sequence[str] = ()
+) -> LabelledRows | None:
+    """The rows with a label for the head and an answer in its columns; None without two groups of each label.
+
+    Rows whose split is in `aside` have none for `p_ai`.
+    """
+    labels = table.label if head == "p_ai" else table.tampered
+    usable = (labels >= 0) & answered
+    if head == "p_ai":
+        usable &= ~np.isin(table.split, list(aside))
+    known = np.flatnonzero(usable)
+    if any(len(np.unique(table.group[known][labels[known] == v])) < 2 for v in (0, 1)):
+        return None
+    weights = np.full(len(table), np.nan)
+    weights[known] = sample_weights(table.take(known), labels[known], head)
+    return LabelledRows(labels=labels, known=known, weights=weights)
+
+
 def train_bundle(
     table: ScoreTable,
     *,
@@ -133,6 +164,8 @@ def train_bundle(
     ladder: Sequence[BoosterConfig] = LADDER,
     extra: Mapping[str, Any] | None = None,
     beside: ScoreTable | None = None,
+    tampered_share: float = 0.5,
+    aside: Sequence[str] = (),
 ) -> tuple[Bundle, TrainingReport]:
     """Train heads, calibrators and conformal scores.
 
@@ -176,6 +209,12 @@ def train_bundle(
         Scores of other pictures from which the head `p_ai` learns the balance of its columns too, weighing as much as
         `table` does: families that the plugins know, by heads fitted without them. They are brought to each column's
         mean and spread in `table`; calibrators, conformal scores and every printed number rest on `table` alone.
+    tampered_share : float
+        In (0, 1): the share of tampered pictures, among those without synthesised pixels, that `p_tampered` assumes.
+        Calibration is at even odds, and at even odds a plugin that sees some kinds of tampering leaves every
+        photograph nearly as likely tampered as not.
+    aside : sequence of str
+        Splits whose rows teach `p_tampered` and the sets, and `p_ai` nothing: forgeries of the same photographs.
 
     Returns
     -------
@@ -206,8 +245,12 @@ def train_bundle(
         raise ValueError(f"minimum_groups takes an integer of at least 1, got {minimum_groups!r}")
     if isinstance(plausible, bool) or not isinstance(plausible, int | float) or not 0 < plausible <= 0.5:
         raise ValueError(f"plausible takes a number in (0, .5], got {plausible!r}")
+    if isinstance(tampered_share, bool) or not isinstance(tampered_share, int | float) or not 0 < tampered_share < 1:
+        raise ValueError(f"tampered_share takes a number between 0 and 1, both excluded, got {tampered_share!r}")
     settings = _Settings(
         seed=seed,
+        tampered_share=float(tampered_share),
+        aside=tuple(aside),
         rates=resolve_error_rates(error_rate, DEFAULT_ERROR_RATES),
         worst_source=worst_source,
         minimum_tasks=minimum_tasks,
@@ -223,7 +266,7 @@ def train_bundle(
     recipes: dict[str, _Recipe] = {}
     report: TrainingReport = {"table": _describe(table), "heads": {}}
     for name in HEADS:
-        task = _HeadTask.of(table, name)
+        task = _HeadTask.of(table, name, settings.aside)
         if task is None:
             continue
         recipes[name], report["heads"][name] = _choose(task, settings, head, ladder)
@@ -238,18 +281,15 @@ def train_bundle(
         "seed": seed,
         "folds": folds,
         "calibrate_on": calibrate_on,
+        "tampered_share": tampered_share,
         "beside": None if beside is None else {"rows": len(beside), "data_sha256": beside.sha256},
         "heads": {name: recipe.title for name, recipe in recipes.items()},
-        "plugins": {
-            name: {"version": d.version, "weights": {w.file: w.sha256 for w in d.weights}}
-            for name, d in sorted((declarations or {}).items())
-            if any(c.plugin == name for c in table.columns)
-        },
-        "versions": {x: importlib.metadata.version(x) for x in ("numpy", "scikit-learn", "xgboost")},
+        "plugins": scored_by(declarations, table.columns),
+        "versions": libraries(),
         **dict(extra or {}),
     }
     bundle = attrs.evolve(bundle, training=training)
-    report["calibration"] = _calibration_report(bundle, table, made)
+    report["calibration"] = _calibration_report(bundle, table, made, settings.aside)
     report["conformal"] = _conformal_report(bundle)
     report["out_of_family"] = _out_of_family(table, recipes, settings)
     return bundle, cast(TrainingReport, _plain(report))
@@ -272,6 +312,8 @@ class _Settings:
     calibration: str
     calibrate_on: str
     beside: _Beside | None = None
+    tampered_share: float = 0.5
+    aside: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -333,28 +375,25 @@ class _HeadTask:
     """Of the head's blocks, per row."""
 
     @classmethod
-    def of(cls, table: ScoreTable, name: str) -> _HeadTask | None:
+    def of(cls, table: ScoreTable, name: str, aside: Sequence[str] = ()) -> _HeadTask | None:
         """None where the table has nothing to train this head on."""
         places = [i for i, c in enumerate(table.columns) if c.head == name]
         if not places:
             return None
         columns = tuple(table.columns[i] for i in places)
-        labels = table.label if name == "p_ai" else table.tampered
         # By the head's own columns: a block may have answered the other head's question only.
         patterns = tuple(present_blocks(row, columns) for row in table.rows[:, places])
-        known = np.flatnonzero((labels >= 0) & np.array([bool(p) for p in patterns]))
-        if any(len(np.unique(table.group[known][labels[known] == v])) < 2 for v in (0, 1)):
+        rows = labelled_rows(table, name, np.array([bool(p) for p in patterns]), aside=aside)
+        if rows is None:
             return None
-        weights = np.full(len(table), np.nan)
-        weights[known] = sample_weights(table.take(known), labels[known], name)
         return cls(
             name=name,
             table=table,
             columns=columns,
             values=table.rows[:, places],
-            labels=labels,
-            known=known,
-            weights=weights,
+            labels=rows.labels,
+            known=rows.known,
+            weights=rows.weights,
             patterns=patterns,
         )
 
@@ -456,22 +495,29 @@ def _group_folds(task: _HeadTask, settings: _Settings) -> tuple[Fold, ...]:
     """Folds over all rows: rows without a label for this head are scored, never trained on."""
     y = np.where(task.labels == 1, 1, 0)
     made = group_folds(y[task.known], task.table.group[task.known], settings.folds, settings.seed)
-    rest = np.setdiff1d(np.arange(len(y)), task.known)
-    parts = np.array_split(rest, len(made))
-    group = task.table.group
-    out = []
-    for fold, part in zip(made, parts, strict=True):
-        test = np.concatenate([task.known[fold.test], part])
-        train = task.known[fold.train]
-        # A row without a label may share its group with rows that train elsewhere.
-        out.append(Fold(train[~np.isin(group[train], group[part])], test))
-    return tuple(out)
+    return _over_all_rows(task, made)
 
 
 def _family_folds(task: _HeadTask, settings: _Settings) -> tuple[Fold, ...]:
+    """Folds over all rows that hold out families."""
     table = task.table
     made = family_folds(task.labels[task.known], table.family[task.known], table.group[task.known], seed=settings.seed)
-    return tuple(Fold(task.known[f.train], task.known[f.test], f.held) for f in made)
+    return _over_all_rows(task, made)
+
+
+def _over_all_rows(task: _HeadTask, made: Sequence[Fold]) -> tuple[Fold, ...]:
+    """Folds of the known rows, with the other rows spread over their test parts."""
+    if not made:
+        return ()
+    group = task.table.group
+    rest = np.setdiff1d(np.arange(len(task.labels)), task.known)
+    out = []
+    for fold, part in zip(made, np.array_split(rest, len(made)), strict=True):
+        test = np.concatenate([task.known[fold.test], part])
+        train = task.known[fold.train]
+        # A row without a label may share its group with rows that train elsewhere.
+        out.append(Fold(train[~np.isin(group[train], group[part])], test, fold.held))
+    return tuple(out)
 
 
 def _margins(
@@ -676,9 +722,10 @@ def _assemble(
     heads: dict[str, Head] = {}
     oof: dict[str, dict[str, Floats]] = {}
     fitted_on: dict[str, dict[str, Affine]] = {}
+    even: dict[str, dict[str, Affine]] = {}
     auc: dict[str, float] = {}
     for name, recipe in recipes.items():
-        task = _HeadTask.of(table, name)
+        task = _HeadTask.of(table, name, settings.aside)
         if task is None:
             continue
         patterns = subsets(task.observed())
@@ -687,6 +734,10 @@ def _assemble(
         calibrators = _calibrators(task, margins, settings)
         if not calibrators and name == "p_ai":
             raise ValueError(f"table takes at least {_LEAST_GROUPS} groups of each label in some pattern, got fewer")
+        even[name] = calibrators
+        if name == "p_tampered":
+            shift = logit(settings.tampered_share)
+            calibrators = {k: attrs.evolve(c, intercept=c.intercept + shift) for k, c in calibrators.items()}
         everything = np.arange(len(table))
         model = recipe.fit(task, everything, settings)
         final = {}
@@ -737,7 +788,7 @@ def _assemble(
                     sources=source_of[mine].astype(np.int32),
                 )
         pattern_auc[key] = auc[part]
-    made = {name: (oof[name], fitted_on[name]) for name in heads}
+    made = {name: (oof[name], even[name]) for name in heads}
     return attrs.evolve(bundle, conformal=conformal, pattern_auc=pattern_auc), made
 
 
@@ -796,11 +847,14 @@ def _describe(table: ScoreTable) -> dict[str, Any]:
 
 
 def _calibration_report(
-    bundle: Bundle, table: ScoreTable, made: Mapping[str, tuple[dict[str, Floats], dict[str, Affine]]]
+    bundle: Bundle,
+    table: ScoreTable,
+    made: Mapping[str, tuple[dict[str, Floats], dict[str, Affine]]],
+    aside: Sequence[str] = (),
 ) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, head in bundle.heads.items():
-        task = _HeadTask.of(table, name)
+        task = _HeadTask.of(table, name, aside)
         if task is None:
             continue
         out[name] = {}
@@ -854,7 +908,7 @@ def _conformal_report(bundle: Bundle) -> dict[str, Any]:
 
 def _out_of_family(table: ScoreTable, recipes: Mapping[str, _Recipe], settings: _Settings) -> dict[str, Any]:
     """Coverage, definite verdicts and false accusations on families that model, calibrators and sets never saw."""
-    task = _HeadTask.of(table, "p_ai")
+    task = _HeadTask.of(table, "p_ai", settings.aside)
     if task is None:
         return {}
     folds = _family_folds(task, settings)
@@ -864,8 +918,11 @@ def _out_of_family(table: ScoreTable, recipes: Mapping[str, _Recipe], settings: 
     skipped = 0
     inner = attrs.evolve(settings, folds=min(settings.folds, 4))
     for fold in folds:
+        # The rows without a label for p_ai teach p_tampered and the sets; none of the held pictures' groups does.
+        other = np.setdiff1d(np.arange(len(table)), np.concatenate([task.known, fold.test]))
+        other = other[~np.isin(table.group[other], table.group[fold.test])]
         try:
-            bundle, _ = _assemble(table.take(fold.train), recipes, inner)
+            bundle, _ = _assemble(table.take(np.concatenate([fold.train, other])), recipes, inner)
         except ValueError:
             skipped += 1  # Too few groups are left to calibrate on.
             continue

@@ -87,6 +87,9 @@ class Declaration:
     """SPDX expression, or "none" where there are no weights."""
     commercial_use: bool = attrs.field(validator=member(bool))
     weights: tuple[WeightsFile, ...] = attrs.field(default=(), validator=several(WeightsFile))
+    shared_weights: tuple[str, ...] = attrs.field(default=(), validator=several(str, unique=True))
+    """Larger weights that the plugin uses where they are there, by their names in the host's registry
+    (`tellsign models list`). Their licences count as well: the host knows them."""
     time_limit: float = attrs.field(default=30.0, validator=number(0.01, 3600))
     """Seconds that one picture may take before the plugin counts as hanging."""
 

@@ -60,7 +60,7 @@ class PredictionSet:
     error_rate: float = attrs.field(validator=number(0, 1))
     """The largest of `error_rates`, which bounds the chance that the set misses the truth."""
     error_rates: dict[str, float] = attrs.field(factory=dict, converter=own_dict, validator=mapping(float))
-    """By label: the largest share of the pictures of that label whose set misses it. Empty where one rate holds for all.
+    """By label: the largest share of the pictures of that label whose set misses it. Empty where one rate is for all.
 
     They differ: ruling out `authentic` wrongly is an accusation, and a detector that sees only some kinds of tampering
     can rule out `tampered` at no small rate.

@@ -281,9 +281,7 @@ class Detector:
             if one.plugin not in answers:
                 raise SettingError("evidence", f"evidence of {', '.join(answers)}", one.plugin)
             answers[one.plugin].append(one)
-        seen = Prepared(
-            source=None, width=width, height=height, views={}, broken={}, timings={}, key="0", picture=None
-        )
+        seen = Prepared(source=None, width=width, height=height, views={}, broken={}, timings={}, key="0", picture=None)
         said = Gathered(seen)
         said.answers[ORIGINAL] = {name: Answer(tuple(found)) for name, found in answers.items()}
         (verdict,) = self._conclude(prior)([said])

@@ -27,6 +27,7 @@ from tellsign.schemas.codec import loads
 from . import onefile
 from .errors import SettingError, TellsignError, TimeLimitError
 from .plugin import PROJECT, DetectorPlugin, Hooks
+from .weights.registry import SPECS
 from .worker import Worker, in_words
 
 GROUP = "tellsign.detectors"
@@ -99,7 +100,8 @@ def discover(
     files : iterable of path
         Plugins in one file each, which nobody has installed: asked for by being here, and held to the other lists.
     commercial_only : bool
-        Disable what its own declaration does not allow to be used commercially.
+        Disable what its own declaration, or the licence of weights that it shares, does not allow to be used
+        commercially.
     group : str
         Group of the entry points.
     environ : mapping
@@ -138,10 +140,18 @@ def discover(
 
 def _commercial(record: PluginRecord) -> PluginRecord:
     declared = record.declaration
-    if record.state == "disabled" or declared is None or declared.commercial_use:
+    if record.state == "disabled" or declared is None:
         return record
-    licences = f"code {declared.code_licence}, weights {declared.weights_licence}"
-    return attrs.evolve(record, state="disabled", reason=f"its licences ({licences}) allow no commercial use")
+    if not declared.commercial_use:
+        licences = f"code {declared.code_licence}, weights {declared.weights_licence}"
+        return attrs.evolve(record, state="disabled", reason=f"its licences ({licences}) allow no commercial use")
+    shared = [SPECS[name] for name in declared.shared_weights if name in SPECS]
+    barred = [f"{spec.name} ({spec.licence})" for spec in shared if not spec.commercial_use]
+    if not barred:
+        return record
+    return attrs.evolve(
+        record, state="disabled", reason=f"it uses weights that allow no commercial use: {', '.join(barred)}"
+    )
 
 
 def switched_on(variable: str, environ: Mapping[str, str] = os.environ) -> bool:
@@ -200,6 +210,9 @@ def _read(record: PluginRecord, why_not: Callable[[PluginRecord], str]) -> Plugi
     """The record with its declaration, or with why there is none."""
     try:
         declaration = _declaration(record) if record.file is None else onefile.declaration_of(record.file)
+        if strange := [name for name in declaration.shared_weights if name not in SPECS]:
+            known = ", ".join(sorted(SPECS))
+            raise _RefusedError(f"it shares the weights {', '.join(strange)}, and this {PROJECT} knows {known}")
     except Exception as error:
         refused = error if isinstance(error, _RefusedError) else _RefusedError(in_words(error))
         record = attrs.evolve(record, state=refused.state, reason=str(refused))

@@ -146,7 +146,7 @@ def allowed(path, module):
         return part in ("schemas", "fusion")
     if room == "plugins":
         own = part == "plugins" and deeper.split(".")[0] in ("", rest[0])
-        training = len(rest) > 2 and rest[1] == "training" and part in ("alignment", "data")
+        training = len(rest) > 2 and rest[1] == "training" and part in ("alignment", "artifacts", "data")
         return own or training or part in {"schemas", *PUBLIC, *public_names()}
     return part != "plugins"  # the sdk finds plugins through their entry points
 

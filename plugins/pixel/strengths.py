@@ -15,10 +15,11 @@ from torch import Tensor
 from tellsign.runtime import DeviceRuntime
 from tellsign.schemas import PixelView
 from tellsign.towers import CLIP_VIT_B16, ClipTower, clip_vit_b16
+from tellsign.weights.files import version_of
 
 from .dda import dda_version, load_dda
 from .model import PixelModel
-from .weights_files import BUNDLED, RESIDUAL, TOWER, Adapter, load_adapter, load_bundled, load_residual, version_of
+from .weights_files import BUNDLED, RESIDUAL, TOWER, Adapter, load_adapter, load_bundled, load_residual
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 """uint8 crops (B, H, W, 3) to logits (B,) and patch logits (B, rows, columns), or None where a model has no map."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tellsign.errors import WeightsError
 from tellsign.towers import ClipTower, LoraSet
+from tellsign.weights.files import read_weights
 
 from .model import PixelHead, PixelModel
 from .quantise import unpack
@@ -39,7 +37,7 @@ def load_adapter(file: Path = TOWER) -> Adapter:
     WeightsError
         The file is missing, damaged, or not of this kind.
     """
-    state, notes = _read(file)
+    state, notes = read_weights(file)
     return Adapter(*_adapter(file, state, notes))
 
 
@@ -51,7 +49,7 @@ def load_bundled(file: Path = BUNDLED) -> PixelModel:
     WeightsError
         The file is missing, damaged, or not of this kind.
     """
-    state, notes = _read(file)
+    state, notes = read_weights(file)
     lora, head = _adapter(file, state, notes)
     try:
         trunk = unpack({k.removeprefix("tower."): v for k, v in state.items() if k.startswith("tower.")})
@@ -68,40 +66,13 @@ def load_residual(file: Path = RESIDUAL) -> ResidualProbe:
     WeightsError
         The file is missing, damaged, or not of this kind.
     """
-    state, _ = _read(file)
+    state, _ = read_weights(file)
     probe = ResidualProbe()
     try:
         probe.load_state_dict(state)
     except RuntimeError as error:
         raise WeightsError(str(file), f"does not hold the probe on residuals: {error}") from error
     return probe
-
-
-@cache
-def version_of(file: Path) -> str:
-    """Name and version of a weights file, as evidence carries it.
-
-    Raises
-    ------
-    WeightsError
-        The file is missing or damaged.
-    """
-    return f"{file.stem} {_read_notes(file).get('version', '?')}"
-
-
-def _read_notes(file: Path) -> dict[str, str]:
-    try:
-        with safe_open(file, "pt") as handle:
-            return dict(handle.metadata() or {})
-    except FileNotFoundError as error:
-        raise WeightsError(str(file), "the file is not there") from error
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(str(file), f"cannot be read as safetensors: {error}") from error
-
-
-def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    notes = _read_notes(file)
-    return load_file(file), notes
 
 
 def _adapter(file: Path, state: Mapping[str, Tensor], notes: Mapping[str, str]) -> tuple[LoraSet | None, PixelHead]:

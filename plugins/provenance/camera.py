@@ -48,6 +48,26 @@ _NOTES = (
 )
 _WIDTH, _HEIGHT = 0xA002, 0xA003
 _ADOBE = ("adobe photoshop", "adobe lightroom")
+"""Programs with tables of their own."""
+_LIBJPEG = ("imagemagick", "graphicsmagick", "darktable", "rawtherapee", "digikam", "pillow", "libvips")
+"""Programs that hand their pictures to libjpeg, with its tables."""
+_EDITORS = (
+    *("photoshop", "lightroom", "gimp", "picasa", "photos ", "snapseed", "acdsee", "paint", "shotwell"),
+    *("capture one", "aperture", "iphoto"),
+)
+"""Other programs that save a picture again; some with the tables that it had."""
+
+MAKES = {
+    "apple": (0, 26),
+    "canon": (3, 42),
+    "dji": (18, 18),
+    "konica minolta photo imaging, inc.": (20, 20),
+    "nikon": (12, 13),
+    "nikon corporation": (1, 12),
+    "sony": (4, 10),
+}
+"""Make, as EXIF has it -> real pictures with libjpeg's tables, and all, of those that look as they were taken. Makes
+with at least ten of them (docs/provenance.md names the command)."""
 
 
 def claim(container: Container, facts: Facts, original: bytes) -> Claim | None:
@@ -73,6 +93,17 @@ def claim(container: Container, facts: Facts, original: bytes) -> Claim | None:
         generator=name,
         detail="; ".join(notes),
     )
+
+
+def as_it_was_taken(container: Container, facts: Facts) -> bool:
+    """Whether nothing says that the file was saved since: EXIF's size, a maker note, and no editor's name.
+
+    What a camera writes as its software is its firmware's version, which has digits and no program's name.
+    """
+    said = sorted((container.exif.get(_WIDTH, 0), container.exif.get(_HEIGHT, 0)), key=str)
+    named = facts.software[0].lower() if facts.software else ""
+    editor = any(program in named for program in (*_ADOBE, *_LIBJPEG, *_EDITORS))
+    return bool(container.maker_note) and said == sorted((facts.width, facts.height)) and not editor
 
 
 def maker_note(note: bytes, make: str) -> Iterator[str]:
@@ -149,12 +180,24 @@ def tables(facts: Facts) -> Iterator[str]:
     """Whose quantisation tables they are: libjpeg's, which software writes and some cameras, or others."""
     if not facts.quantization or facts.quality is None:
         return
-    if standard(facts):
-        edited = facts.software and facts.software[0].lower().startswith(_ADOBE)
-        more = ": saved again since by another program, Adobe's has its own" if edited else ""
-        yield f"quantisation tables are libjpeg's at quality {facts.quality}{more}"
-    else:
-        yield "quantisation tables are not libjpeg's"
+    own = standard(facts)
+    words = f"are libjpeg's at quality {facts.quality}" if own else "are not libjpeg's"
+    yield f"quantisation tables {words}{_expected(facts, own)}"
+
+
+def _expected(facts: Facts, own: bool) -> str:
+    """What the claimed program, or else the claimed camera, would have written."""
+    program = facts.software[0].lower() if facts.software else ""
+    if own and program.startswith(_ADOBE):
+        return ": saved again since by another program, Adobe's has its own"
+    if not own and program.startswith(_LIBJPEG):
+        return f": saved again since by another program, {program.split()[0]} writes libjpeg's"
+    libjpegs, files = MAKES.get(facts.camera.get("Make", "").lower(), (0, 0))
+    if not files:
+        return ""
+    alike = libjpegs if own else files - libjpegs
+    unusual = ", which is unusual" if alike <= files / 10 else ""
+    return f"{unusual}: {alike} of {files} unchanged files of this make had such"
 
 
 def standard(facts: Facts) -> bool:
@@ -174,4 +217,15 @@ def _libjpeg(quality: int) -> frozenset[tuple[int, ...]]:
     return frozenset(tuple(sorted(table)) for table in written.values())
 
 
-__all__ = ["SAME", "claim", "likeness_of", "maker_note", "size", "standard", "tables", "thumbnail"]
+__all__ = [
+    "MAKES",
+    "SAME",
+    "as_it_was_taken",
+    "claim",
+    "likeness_of",
+    "maker_note",
+    "size",
+    "standard",
+    "tables",
+    "thumbnail",
+]

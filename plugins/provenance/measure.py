@@ -3,6 +3,7 @@
     claims      how often pictures of each kind carry an explicit claim, and what that supports
     watermarks  false positives of the watermarks' decoder on real pictures
     survival    which marks are found again, in real pictures that are marked here
+    trustmark   both for TrustMark, where its package and weights are
     camera      what cameras' pictures say of themselves, and thumbnails against foreign ones
 
 PICTURES is a CSV with the columns path, label (1 = generated), split; paths are relative to its folder.
@@ -34,6 +35,7 @@ from .credentials import Credentials
 from .detector import LARGEST_PIXELS, file_claims, stored_pixels
 from .watermarks import dwtdct
 from .watermarks.messages import MESSAGES
+from .watermarks.trustmark import VARIANTS, TrustMarks, by_chance
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 
@@ -187,6 +189,58 @@ def survival(
         typer.echo(f"  {message.program:20}{row}")
 
 
+@app.command()
+def trustmark(
+    pictures: Pictures,
+    limit: Limit = 0,
+    variant: Annotated[str, typer.Option(help=f"One of {', '.join(VARIANTS)}.")] = "Q",
+    marked: Annotated[int, typer.Option(help="Pictures of test to mark.")] = 40,
+) -> None:
+    """False positives of TrustMark's decoder on real pictures, by schema and split, and what its marks survive.
+
+    Ends with 1 where the package or its weights are not here; what passes by chance alone is told all the same.
+    """
+    if variant not in VARIANTS:
+        raise typer.BadParameter(f"takes one of {', '.join(VARIANTS)}, got {variant!r}", param_hint="--variant")
+    for schema in range(4):
+        typer.echo(f"schema {schema}: {by_chance(schema):.2g} of random answers pass its check")
+    marks = TrustMarks(variant)
+    if why := marks.missing():
+        typer.echo(why, err=True)
+        raise typer.Exit(1)
+    total: Counter[str] = Counter()
+    found: Counter[tuple[str, object]] = Counter()
+    for item in items(pictures, limit, lambda row: row["label"] == "0"):
+        split = "test" if item.split == "test" else "other"
+        total[split] += 1
+        _, there, named = marks.read(stored_pixels(item.original, item.facts))
+        found[split, named] += there
+    for split, count in total.items():
+        name = "test" if split == "test" else "all splits but test"
+        wrong = sum(n for (s, _), n in found.items() if s == split)
+        typer.echo(
+            f"real pictures, {name}: {count}; false positives: {wrong}, upper 95 % bound {upper(wrong, count):.5f}"
+        )
+        typer.echo(
+            f"  by schema: {', '.join(f'{s} {n}' for (t, s), n in sorted(found.items(), key=str) if t == split and n)}"
+        )
+    payloads = random.Random(0)
+    seen: Counter[str] = Counter()
+    count = 0
+    for item in items(pictures, 0, lambda row: row["label"] == "0" and row.get("split") == "test"):
+        if count >= marked:
+            break
+        count += 1
+        payload = "".join(payloads.choice("01") for _ in range(61))
+        with_mark = marks.hide(stored_pixels(item.original, item.facts), payload)
+        for treatment, treat in TREATMENTS.items():
+            read, there, _ = marks.read(treat(with_mark))
+            seen[treatment] += there and read == payload
+    typer.echo(f"survival in {count} real pictures of test, the payload read without an error:")
+    for treatment in TREATMENTS:
+        typer.echo(f"  {treatment:12} {seen[treatment] / max(1, count):.3f}")
+
+
 def _jpeg(quality: int) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
     def treat(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         file = io.BytesIO()
@@ -215,6 +269,7 @@ TREATMENTS: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
 def cameras(pictures: Pictures, limit: Limit = 0) -> None:
     """What real pictures with a camera's name say of themselves, and how alike thumbnails are."""
     notes: Counter[str] = Counter()
+    makes: Counter[tuple[str, bool]] = Counter()
     own: list[float] = []
     foreign: list[float] = []
     count = 0
@@ -227,6 +282,8 @@ def cameras(pictures: Pictures, limit: Limit = 0) -> None:
         count += 1
         for note in said.detail.split("; "):
             notes[_kind(note)] += 1
+        if item.facts.quantization and camera.as_it_was_taken(file, item.facts):
+            makes[item.facts.camera.get("Make", "?").lower(), camera.standard(item.facts)] += 1
         if file.thumbnail:
             likeness = camera.likeness_of(file.thumbnail, item.facts, item.original)
             own += [] if likeness is None else [likeness]
@@ -237,6 +294,9 @@ def cameras(pictures: Pictures, limit: Limit = 0) -> None:
     typer.echo(f"real pictures with a camera's name: {count}")
     for note, n in notes.most_common():
         typer.echo(f"  {n:5} {note}")
+    typer.echo("of those that look as they were taken (EXIF's size, a maker note, no editor named), by make:")
+    for make in sorted({m for m, _ in makes}, key=lambda m: (-makes[m, False] - makes[m, True], m)):
+        typer.echo(f"  {make:32} libjpeg's tables {makes[make, True]:4}, others {makes[make, False]:4}")
     for name, values in (("its own", own), ("another picture's", foreign)):
         if values:
             shares = np.percentile(values, [1, 5, 50, 95, 99])
@@ -250,7 +310,13 @@ def cameras(pictures: Pictures, limit: Limit = 0) -> None:
 
 def _kind(note: str) -> str:
     """A note without what is particular to one picture."""
-    for start in ("EXIF says", "software:", "the maker note has another", "quantisation tables are libjpeg's"):
+    for start in (
+        "EXIF says",
+        "software:",
+        "the maker note has another",
+        "quantisation tables are libjpeg's",
+        "quantisation tables are not libjpeg's",
+    ):
         if note.startswith(start):
             return start + " ..."
     return note

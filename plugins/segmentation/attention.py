@@ -7,7 +7,7 @@ are by default the branch's tokens, the last feature map before pooling; `kv="po
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,6 +29,8 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.record: Callable[[Tensor], object] | None = None
+        """Called with the weights (B, heads, N, M) where they are asked for (`tellsign.alignment.recorded`)."""
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.out = nn.Linear(width, width)
 
@@ -38,7 +40,13 @@ class CrossAttention(nn.Module):
             layer(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for layer, x in ((self.query, queries), (self.key, tokens), (self.value, tokens))
         )
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        if self.record is None:
+            mixed = F.scaled_dot_product_attention(q, k, v)
+        else:
+            weights = ((q.float() * q.shape[-1] ** -0.5) @ k.float().transpose(-2, -1)).softmax(dim=-1)
+            self.record(weights)
+            mixed = (weights @ v.float()).to(v.dtype)
+        return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 class ClassAttention(nn.Module):

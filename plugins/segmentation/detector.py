@@ -12,22 +12,32 @@ from tellsign.errors import SettingError
 from tellsign.plugin import DetectorPlugin, UnavailableError
 from tellsign.runtime import DeviceRuntime
 from tellsign.schemas import Box, Category, Declaration, Evidence, SegmentationView, View
+from tellsign.weights.files import version_of
 
+from .enhancement import lattice
 from .model import MASKS
 from .regions import Region, regions, snap
 from .sam import Proposer, sam_proposer
 from .scan import MINIMUM, MOST, Scan, forward_of, scan
-from .weights_files import GAMMA, load_gamma, version_of
+from .weights_files import GAMMA, load_gamma
 
-SETTINGS = ("weights", "tiles", "sam")
+SETTINGS = ("weights", "tiles", "sam", "classes")
 CELLS = 512
 """Longest side of a map in cells."""
 LIMIT = 30.0
+
+SURE = {"ai": 0.85, "manipulation": 0.95}
+"""How high a map's highest hundredth must be before its regions are told as findings: at most one photograph in a
+hundred of any source of `fuse`, whole or in windows, gets there (docs/segmentation.md)."""
 
 _NOTES = {
     "ai": "looks synthesised and its surroundings do not",
     "manipulation": "looks moved, pasted or painted",
 }
+REBUILT = (
+    "looks up-scaled or rebuilt by a network as a whole: its finest detail repeats every two or four pixels; "
+    "that is enhancement and does not count towards the verdict"
+)
 
 
 class SegmentationDetector(DetectorPlugin):
@@ -42,6 +52,9 @@ class SegmentationDetector(DetectorPlugin):
     sam : path
         A checkpoint of segment-anything (vit_b, vit_l or vit_h), to which the maps are then snapped; slow on a CPU.
         Without it the maps stay as they are.
+    classes : bool
+        Tell the class's scores `generated` and `edited` too. They are near chance on unseen sources
+        (docs/segmentation.md), so by default they are not told and the fusion has no column for them.
     """
 
     def __init__(self, declaration: Declaration, settings: Mapping[str, object]) -> None:
@@ -58,6 +71,10 @@ class SegmentationDetector(DetectorPlugin):
         most = settings.get("tiles", MOST)
         if not isinstance(most, int) or isinstance(most, bool) or most < 2:
             raise SettingError("tiles", "an integer of at least 2", most)
+        classes = settings.get("classes", False)
+        if not isinstance(classes, bool):
+            raise SettingError("classes", "true or false", classes)
+        self.classes = classes
         self.most = most
         self.file = paths["weights"] or GAMMA
         self.sam: Proposer | None = None if paths["sam"] is None else sam_proposer(paths["sam"])
@@ -91,18 +108,20 @@ class SegmentationDetector(DetectorPlugin):
         if self.sam is not None:
             objects = self.sam(image, maps["ai"].shape)
             maps = {name: snap(heat, objects) for name, heat in maps.items()}
-        scores = {
-            "generated": float(seen.logits.mean(dtype=np.float64)),
-            "edited": float(seen.logits.max()),
-            "tampered": log_odds(highest(maps["manipulation"])),
-        }
+        scores = {"tampered": log_odds(highest(maps["manipulation"]))}
+        if self.classes:
+            scores |= {"generated": float(seen.logits.mean(dtype=np.float64)), "edited": float(seen.logits.max())}
         found: list[Evidence] = [
             self.score(name, probability(value), logit=float(np.clip(value, -LIMIT, LIMIT)), model=model)
             for name, value in scores.items()
         ]
         found += [self.map(name, heat, box=whole, model=model) for name, heat in maps.items()]
         for name, heat in maps.items():
-            found += [self._finding(name, region, model) for region in regions(heat, width, height)]
+            if highest(heat) >= SURE[name]:
+                found += [self._finding(name, region, model) for region in regions(heat, width, height)]
+        peaks = lattice(image)
+        if peaks is not None and peaks.rebuilt:
+            found.append(self.finding(Category.TEXTURE, float(1 - np.exp(-peaks.quarters)), note=REBUILT, model=model))
         return found
 
     def _finding(self, name: str, region: Region, model: str) -> Evidence:

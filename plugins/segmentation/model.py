@@ -10,6 +10,7 @@ import json
 from typing import NamedTuple
 
 import attrs
+import torch
 from torch import Tensor, nn
 
 from tellsign.errors import SettingError
@@ -18,6 +19,7 @@ from .attention import ATTENTIONS, KEYS, ClassAttention
 from .decoder import MlpDecoder, upsample
 from .encoders import STRIDES, Encoder, build_encoder
 from .residual import ResidualEnergy, add_residual_stem
+from .trace import Traces
 
 MASKS = ("ai", "manipulation")
 """The two masks: which pixels a network made; which pixels were moved, pasted or painted."""
@@ -45,6 +47,8 @@ class GammaConfig:
     """Whether the decoders see the residual's energy as one more map; no in the paper."""
     contrast: bool = True
     """Whether the decoders see how far features are from the picture's mean; no in the paper."""
+    trace: int = 0
+    """Channels of the second path, on residuals at full resolution (`trace.py`); 0, as in the paper, is none."""
 
     def __attrs_post_init__(self) -> None:
         if self.attention not in ATTENTIONS:
@@ -57,6 +61,8 @@ class GammaConfig:
             raise SettingError("query_pool", "an integer of at least 1", self.query_pool)
         if self.residual < 0:
             raise SettingError("residual", "an integer of at least 0", self.residual)
+        if self.trace < 0:
+            raise SettingError("trace", "an integer of at least 0", self.trace)
 
     def to_json(self) -> str:
         """As weights files carry it."""
@@ -98,6 +104,7 @@ class GammaModel(nn.Module):
                 add_residual_stem(encoder, config.residual)
         self.encoder = encoder
         self.energy = ResidualEnergy() if config.energy else None
+        self.traces = Traces(config.trace, config.width, MASKS) if config.trace else None
         channels = (ResidualEnergy.channels, *encoder.channels) if config.energy else encoder.channels
         self.decoders = nn.ModuleDict(
             {name: MlpDecoder(channels, config.width, contrast=config.contrast) for name in MASKS}
@@ -142,6 +149,9 @@ class GammaModel(nn.Module):
         """
         maps = self.encoder(pictures)
         features, logits = self.decode(maps if self.energy is None else [self.energy(pictures), *maps])
+        if self.traces is not None:
+            for name, (_, mask) in self.traces(pictures).items():
+                logits[name] = torch.maximum(logits[name], mask)
         logit = self.classify(maps[-1], features)
         if not coarse:
             size = (pictures.shape[1], pictures.shape[2])

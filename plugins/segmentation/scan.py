@@ -24,8 +24,8 @@ TILE = 320
 """Side of a tile in pixels; a smaller picture is one tile of its own size."""
 OVERLAP = 32
 """Pixels that neighbouring tiles share at least."""
-MOST = 64
-"""Tiles that one picture is given at most; they cover about five megapixels."""
+MOST = 24
+"""Tiles that one picture is given at most; they cover about two megapixels. `training speed` says what they cost."""
 MINIMUM = 128
 """Shorter side in pixels below which nothing is said: a handful of cells is no map."""
 
@@ -42,7 +42,7 @@ class Scan:
     maps: dict[str, NDArray[np.float32]]
     """By mask: probabilities (rows, columns) of cells of `CELL` px."""
     looked: float
-    """Share of the tiles that were looked at; 1 up to about five megapixels."""
+    """Share of the tiles that were looked at; 1 up to about two megapixels."""
 
 
 def forward_of(model: nn.Module, device: torch.device) -> Forward:

@@ -13,10 +13,11 @@ import torch
 from tellsign.runtime import DeviceRuntime
 from tellsign.schemas import SemanticView
 from tellsign.towers import CLIP_VIT_B16, ClipTower, clip_tower, semantic_square, semantic_tokens
+from tellsign.weights.files import version_of
 
 from .model import SemanticHead
 from .student import SIDE, Student
-from .weights_files import HEAD, STUDENT, load_head, load_student, version_of
+from .weights_files import HEAD, STUDENT, load_head, load_student
 
 
 @attrs.frozen(kw_only=True)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from torch import Tensor
-
 from tellsign.errors import WeightsError
+from tellsign.weights.files import read_weights
 
 from .model import SemanticHead
 from .student import Student
@@ -27,7 +23,7 @@ def load_head(file: Path = HEAD) -> SemanticHead:
     WeightsError
         The file is missing, damaged, or not of this kind; the error names it.
     """
-    state, notes = _read(file)
+    state, notes = read_weights(file)
     try:
         blocks = [int(b) for b in notes["blocks"].split(",")]
         head = SemanticHead(blocks, state["weight"].shape[1])
@@ -45,44 +41,10 @@ def load_student(file: Path = STUDENT) -> Student:
     WeightsError
         The file is missing, damaged, or not of this kind; the error names it.
     """
-    state, _ = _read(file)
+    state, _ = read_weights(file)
     student = Student()
     try:
         student.load_state_dict({k: v.float() for k, v in state.items()})
     except RuntimeError as error:
         raise WeightsError(str(file), f"does not hold the semantic plugin's student: {error}") from error
     return student
-
-
-@cache
-def version_of(file: Path) -> str:
-    """Name and version of a weights file, as evidence carries it.
-
-    Raises
-    ------
-    WeightsError
-        The file is missing or damaged.
-    """
-    return f"{file.stem} {read_notes(file).get('version', '?')}"
-
-
-def read_notes(file: Path) -> dict[str, str]:
-    """What a weights file says of itself.
-
-    Raises
-    ------
-    WeightsError
-        The file is missing or damaged.
-    """
-    try:
-        with safe_open(file, "pt") as handle:
-            return dict(handle.metadata() or {})
-    except FileNotFoundError as error:
-        raise WeightsError(str(file), "the file is not there") from error
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(str(file), f"cannot be read as safetensors: {error}") from error
-
-
-def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    notes = read_notes(file)
-    return load_file(file), notes

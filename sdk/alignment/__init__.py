@@ -5,20 +5,23 @@ auxiliary one for any recipe whose model attends: record the attention, roll it 
 
     with recorded(model) as attentions:
         logits = model(pictures)
-    seen = attention_map(logits, attentions)
+    seen = attention_map(logits, attentions, together=True)
     loss = bce(logits, labels) + beta * alignment_loss(seen, patch_shares(masks, grid), benign=0.4)
 """
 
+from .auxiliary import Alignment
 from .gradcam import grad_cam
 from .loss import alignment_loss, attention_mass
 from .recording import recorded
-from .rollout import attention_map, relevance, rollout
+from .rollout import attention_map, cross_attention_map, relevance, rollout
 from .targets import patch_shares
 
 __all__ = [
+    "Alignment",
     "alignment_loss",
     "attention_map",
     "attention_mass",
+    "cross_attention_map",
     "grad_cam",
     "patch_shares",
     "recorded",

@@ -12,14 +12,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tellsign.towers.clip import Attention
-
 
 @contextmanager
 def recorded(model: nn.Module) -> Iterator[list[Tensor]]:
     """Record the attention weights of every block of `model`, in the order in which they are computed.
 
-    Works for `ClipTower` and for timm's vision transformers. Models of transformers need no recording: build them with
+    Works for `ClipTower`, for timm's vision transformers, and for any module with an attribute `record` that, where it
+    is not None, is called with the weights. Models of transformers need no recording: build them with
     `attn_implementation="eager"` and ask for `output_attentions=True`.
 
     Parameters
@@ -40,7 +39,7 @@ def recorded(model: nn.Module) -> Iterator[list[Tensor]]:
     with ExitStack() as stack:
         count = 0
         for module in model.modules():
-            if isinstance(module, Attention):
+            if "record" in vars(module):
                 stack.enter_context(_own(module, kept))
                 count += 1
             elif hasattr(module, "fused_attn") and isinstance(getattr(module, "attn_drop", None), nn.Module):
@@ -48,13 +47,14 @@ def recorded(model: nn.Module) -> Iterator[list[Tensor]]:
                 count += 1
         if not count:
             raise ValueError(
-                f"model takes one whose blocks are ClipTower's or timm's, got {type(model).__name__} without any"
+                f"model takes one whose blocks are ClipTower's or timm's, or have a `record`, "
+                f"got {type(model).__name__} without any"
             )
         yield kept
 
 
 @contextmanager
-def _own(module: Attention, kept: list[Tensor]) -> Iterator[None]:
+def _own(module: Any, kept: list[Tensor]) -> Iterator[None]:
     before, module.record = module.record, kept.append
     try:
         yield

@@ -1,9 +1,9 @@
 """From attention weights and their gradients to one map per picture.
 
-Two published readings: gradient attention rollout, which X-AIGD aligns, and relevance propagation (Chefer et al.,
-arXiv 2103.15679), by which it judges explanations. The rollout code in circulation pairs gradients, which arrive from
-the last block backwards, with attentions counted forwards, and divides by a row sum that lost its axis; both are
-guarded by tests here.
+Two published readings of self-attention: gradient attention rollout, which X-AIGD aligns, and relevance propagation
+(Chefer et al., arXiv 2103.15679), by which it judges explanations. The rollout code in circulation pairs gradients,
+which arrive from the last block backwards, with attentions counted forwards, and divides by a row sum that lost its
+axis; both are guarded by tests here.
 """
 
 from __future__ import annotations
@@ -53,6 +53,35 @@ def attention_map(
     chosen = list(attentions if last is None else attentions[-last:])
     gradients = torch.autograd.grad(logits.sum(), chosen, create_graph=create_graph)
     return normalised(rollout(chosen, gradients, per_head=per_head)[:, 0, skip:], together=together)
+
+
+def cross_attention_map(
+    logits: Tensor, attentions: Sequence[Tensor], *, together: bool = False, create_graph: bool = True
+) -> Tensor:
+    """Which patches other tokens look at for the sake of `logits`: what is positive of gradient times attention.
+
+    For attention between two sets of tokens, as GAMMA's from its masks to its class. There is nothing to roll out: each
+    block is one step from the patches.
+
+    Parameters
+    ----------
+    logits : tensor of (B,) or (B, 1)
+    attentions : sequence of tensors of (B, heads, M, N)
+        Of M asking tokens on the same N patches.
+    together, create_graph : bool
+        See `attention_map`.
+
+    Returns
+    -------
+    tensor of (B, N)
+        In [0, 1].
+    """
+    if not attentions or any(a.ndim != 4 or a.shape[-1] != attentions[0].shape[-1] for a in attentions):
+        told = [tuple(a.shape) for a in attentions]
+        raise ValueError(f"attentions takes at least one tensor of (B, heads, M, N), all of one N, got {told}")
+    gradients = torch.autograd.grad(logits.sum(), list(attentions), create_graph=create_graph)
+    weighted = [(g * a).mean(dim=1).relu().sum(dim=1) for g, a in zip(gradients, attentions, strict=True)]
+    return normalised(torch.stack(weighted).sum(dim=0), together=together)
 
 
 def normalised(attended: Tensor, epsilon: float = 1e-8, *, together: bool = False) -> Tensor:

@@ -30,6 +30,10 @@ def command(
         str, typer.Option(help="Whose pixels count: annotated (all annotated pictures) or judged-fake.")
     ] = "annotated",
     journal: Annotated[Path | None, typer.Option(help="Keep answers here and go on where it ends.")] = None,
+    quality: Annotated[
+        Path | None,
+        typer.Option(help="CSV of pictures' names and measures of quality; tellsign.artifacts.niqe has one."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of --limit and the bootstrap.")] = 0,
     settings: Settings = None,
@@ -41,6 +45,7 @@ def command(
     from tellsign.evaluation.dataset import DataError, load
 
     from .protocol import SCORED, run
+    from .quality import read_quality
 
     if scaling not in ("own", "min-max"):
         fail(f"--scaling takes min-max or own, got {scaling!r}.", code=2)
@@ -50,6 +55,7 @@ def command(
         dataset = load(data, split=split, limit=limit, seed=seed, reals=real)
         if dataset.layout not in LAYOUTS:
             raise DataError(f"{data} was read as {dataset.layout}; this protocol needs X-AIGD's rows.")
+        measured = {} if quality is None else read_quality(quality)
     except DataError as error:
         fail(str(error), code=2)
     given = parse_settings(settings)
@@ -66,6 +72,7 @@ def command(
             scaling="own" if scaling == "own" else "min-max",
             scored=scored,
             journal=journal,
+            quality=measured,
             setup={"device": device, "settings": given},
             seed=seed,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
@@ -106,6 +113,9 @@ def _show(report: dict[str, Any]) -> None:
     for name, words in (("clean", "without annotated artifacts"), ("flawed", "with artifacts")):
         out.print(f"Found of {fid[name]['n']} generated pictures {words}: {_number(fid[name]['accuracy'])}")
     out.print(f"Spearman of artifact proportion and p_ai: {_number(fid['spearman_p'])}")
+    for name, row in report["quality"].items():
+        told = f"{_number(row['spearman_p'])}, and being found: {_number(row['spearman_right'])}"
+        out.print(f"Spearman of {name} and p_ai: {told} ({row['n']} pictures)")
     for note in report["notes"]:
         out.print(note)
     for error in report["errors"]:

@@ -27,7 +27,7 @@ def fidelity(
     Parameters
     ----------
     proportion : float array of (n,)
-        Artifact proportion of generated pictures (PAR), in [0, 1]. Another measure of quality (NIQE, say) goes as well.
+        Artifact proportion of generated pictures (PAR), in [0, 1].
     p : float array of (n,)
         Probability that each is generated.
     group : array of n str, optional
@@ -51,12 +51,42 @@ def fidelity(
         n = int(of.sum())
         hits = int(right[of].sum())
         out[name] = {"n": n, "accuracy": hits / n if n else None, "accuracy_ci": metrics.wilson(hits, n)}
+    return out | correlations(proportion, p, group=group, draws=draws, seed=seed)
+
+
+def correlations(
+    quality: NDArray[np.float64],
+    p: NDArray[np.float64],
+    *,
+    group: NDArray[np.object_] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Rank correlation of a measure of quality with the answers on generated pictures.
+
+    Parameters
+    ----------
+    quality : float array of (n,)
+        Artifact proportion, NIQE, or any other.
+    p, group, draws, seed
+        See `fidelity`.
+
+    Returns
+    -------
+    dict
+        `spearman_p` and `spearman_right`, each with `_ci`; see `fidelity`.
+    """
+    quality, p = np.asarray(quality, np.float64), np.asarray(p, np.float64)
+    if quality.shape != p.shape or p.ndim != 1:
+        raise ValueError(f"quality and p take one shape (n,), got {quality.shape} and {p.shape}")
+    right = (p >= metrics.CUT).astype(np.float64)
     groups = np.arange(len(p)).astype(str).astype(object) if group is None else group
     boot = metrics.Bootstrap(np.ones(len(p), int), groups, draws, seed)
+    out: dict[str, Any] = {}
     for name, values in (("spearman_p", p), ("spearman_right", right)):
-        value = spearman(proportion, values)
+        value = spearman(quality, values)
         out[name] = value
-        statistic = _resampled(proportion, values)
+        statistic = _resampled(quality, values)
         out[f"{name}_ci"] = None if value is None else boot.intervals({name: statistic})[name]
     return out
 

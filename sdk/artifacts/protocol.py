@@ -22,6 +22,7 @@ from .annotations import CATEGORIES, category_masks, proportion
 from .detection import Tally
 from .fidelity import fidelity
 from .judgement import judgement
+from .quality import Quality, against_quality
 
 SCORED = ("annotated", "judged-fake")
 """Whose pixels are counted: those of every annotated picture, or only of those that were judged generated."""
@@ -63,6 +64,7 @@ def run(
     scaling: Scaling = "min-max",
     scored: str = "annotated",
     journal: Path | None = None,
+    quality: Quality | None = None,
     setup: dict[str, Any] | None = None,
     draws: int = 1000,
     seed: int = 0,
@@ -83,6 +85,8 @@ def run(
     scored : "annotated" or "judged-fake"
     journal : Path, optional
         JSON lines; answers that are there under the same setup are not asked for again.
+    quality : mapping, optional
+        Measures of quality by picture (`read_quality`), to be held against the answers.
     setup : dict, optional
         What answers depend on besides versions.
     draws, seed : int
@@ -93,7 +97,8 @@ def run(
     Returns
     -------
     dict
-        judgement, detection (by row), fidelity, by_generator, n, notes, errors, versions, settings. NaN is None.
+        judgement, detection (by row), fidelity, quality (by measure), by_generator, n, notes, errors, versions,
+        settings. NaN is None.
 
     Raises
     ------
@@ -130,6 +135,9 @@ def run(
         if progress is not None:
             progress(n + 1, len(dataset.items))
     report = summarise(answers, scored=scored, draws=draws, seed=seed)
+    made = [a for a in answers if a.p is not None and a.label == FAKE]
+    told = ([a.name for a in made], [a.p for a in made if a.p is not None], [a.group for a in made])
+    report["quality"] = against_quality(quality or {}, *told, draws=draws, seed=seed)
     settings = {"map": heat, "scaling": scaling, "scored": scored, "cut": 0.5, "draws": draws, "seed": seed}
     return report | {
         "data": dataset.data,

@@ -23,6 +23,8 @@ from .memory import Peak
 from .null import DECLARATION, NullDetector
 from .parts import settle, take_apart, with_plugin
 from .pictures import made_up
+from .shared import LIMIT as SHARED_LIMIT
+from .shared import shared_cost
 from .timing import Estimate, Floats, Judgement, alternate, estimate, judge, neighbours, overhead
 
 ONE_LIMIT = 0.10
@@ -114,6 +116,7 @@ def bench(
     with make(device=device, stability_probe=False) as detector:
         lines = _one(detector, pictures[0], plan, tick)
         lines += _many(detector, list(islice(cycle(pictures), plan.many)), plan, tick)
+        lines += _shared(detector, pictures[0], plan, tick)
         lines.append(_memory(detector, pictures, plan, tick))
         curve = _curve(detector, pictures, plan, tick)
         machine = _machine(detector)
@@ -201,6 +204,27 @@ def _many(detector: Detector, pictures: list[bytes], plan: Plan, tick: Tick) -> 
             note=f"zero would be perfect overlap; the parts' sum stands at {apart:.1%}",
         ),
         _seconds(f"{n} pictures: per picture", "wall time of detect_many / pictures", samples.whole / n),
+    ]
+
+
+def _shared(detector: Detector, picture: bytes, plan: Plan, tick: Tick) -> list[Line]:
+    found = shared_cost(
+        detector, picture, pairs=plan.pairs, warmup=plan.warmup, tick=lambda: tick("plugins that share a tower")
+    )
+    if found is None:
+        return []
+    plugins, ratio, aa = found
+    value, own = estimate(ratio), estimate(aa)
+    return [
+        Line(
+            name="plugins that share a tower",
+            summary=f"detect of {', '.join(plugins)} after decode and view / one bare forward pass of the tower",
+            value=value,
+            aa=own,
+            unit="share",
+            limit=SHARED_LIMIT,
+            judgement=judge(value, own, SHARED_LIMIT),
+        )
     ]
 
 

@@ -10,6 +10,7 @@ import typer
 
 from .common import console, fail, told_errors
 from .settings import Settings, parse_settings
+from .trust import CommercialOnly, Deny, Isolate, IsolateMemory, Plugin, TimeLimit, trust_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,6 +40,12 @@ def command(
     ] = None,
     json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    plugin: Plugin = None,
+    deny: Deny = None,
+    commercial_only: CommercialOnly = False,
+    isolate: Isolate = None,
+    isolate_memory: IsolateMemory = None,
+    time_limit: TimeLimit = None,
     settings: Settings = None,
 ) -> None:
     """Audit the detectors: is each moved by what its task is about, and by nothing else?
@@ -54,6 +61,14 @@ def command(
     from tellsign.errors import SettingError
     from tellsign.evaluation.dataset import DataError, load
 
+    trust = trust_options(
+        plugin=plugin,
+        deny=deny,
+        commercial_only=commercial_only,
+        isolate=isolate,
+        isolate_memory=isolate_memory,
+        time_limit=time_limit,
+    )
     changes = list(CHANGES)
     try:
         dataset = load(data, root=root, split=split, limit=limit, seed=seed)
@@ -72,7 +87,7 @@ def command(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         told_errors(),
-        Detector(device=device, stability_probe=False, settings=parse_settings(settings)) as detector,
+        Detector(device=device, stability_probe=False, settings=parse_settings(settings), **trust) as detector,
         Progress(*columns, console=console(stderr=True), transient=True) as bar,
     ):
         task = bar.add_task("auditing", total=len(dataset.items) * (len(changes) + 1))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Annotated
 
 import typer
 
 from .common import console, told_errors
+from .trust import CommercialOnly, Deny, Plugin, trust_options
 
 
 def command(
@@ -17,6 +19,9 @@ def command(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer pairs and pictures: minutes, not an hour.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    plugin: Plugin = None,
+    deny: Deny = None,
+    commercial_only: CommercialOnly = False,
 ) -> None:
     """Measure what the package costs beside its models: pass, fail or inconclusive, each with its A/A line.
 
@@ -24,9 +29,11 @@ def command(
     """
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    from tellsign import Detector
     from tellsign.bench.run import Plan, bench
     from tellsign.bench.table import show
 
+    trust = trust_options(plugin=plugin, deny=deny, commercial_only=commercial_only)
     plan = Plan.quick(pairs or 8) if quick else Plan(pairs=pairs or 60)
     columns = (
         SpinnerColumn(),
@@ -47,7 +54,7 @@ def command(
                 bar.reset(task, description=what)
             bar.advance(task)
 
-        report = bench(plan=plan, device=device, tick=tick)
+        report = bench(make=functools.partial(Detector, **trust), plan=plan, device=device, tick=tick)
     if as_json:
         typer.echo(json.dumps(report, indent=1, allow_nan=False))
     else:

@@ -15,7 +15,7 @@ import typer
 
 from .common import console, told_errors
 from .settings import Settings, parse_settings
-from .trust import CommercialOnly, Deny, Isolate, IsolateMemory, TimeLimit, trust_options
+from .trust import CommercialOnly, Deny, Isolate, IsolateMemory, Plugin, TimeLimit, trust_options
 
 if TYPE_CHECKING:
     from tellsign.report.page import Page
@@ -93,13 +93,7 @@ def detect(
     fusion: Annotated[
         Path | None, typer.Option(metavar="BUNDLE", help="Folder of a fusion bundle; the shipped one unless given.")
     ] = None,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME|FILE.py",
-            help="Ask only this detector, by name, or in a file that is not installed; may be given several times.",
-        ),
-    ] = None,
+    plugin: Plugin = None,
     deny: Deny = None,
     commercial_only: CommercialOnly = False,
     isolate: Isolate = None,
@@ -131,14 +125,13 @@ def detect(
         if fusion is not None:
             options["fusion"] = fusion
         options |= trust_options(
+            plugin=plugin,
             deny=deny,
             commercial_only=commercial_only,
             isolate=isolate,
             isolate_memory=isolate_memory,
             time_limit=time_limit,
         )
-        if plugin:
-            options["plugins"] = plugin
         if prior is not None:
             options["prior"] = prior
         with _progress(len(sources), shown=not quiet, as_json=as_json) as step:

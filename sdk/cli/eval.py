@@ -10,6 +10,7 @@ import typer
 
 from .common import console, fail, told_errors
 from .settings import Settings, parse_settings
+from .trust import CommercialOnly, Deny, Isolate, IsolateMemory, Plugin, TimeLimit, trust_options
 
 
 def command(
@@ -69,6 +70,14 @@ def command(
             show_default=False,
         ),
     ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PLUGIN",
+            help="What does this plugin add? Compares with the same fusion without it; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(help="At most so many pictures, half of each class.", show_default=False)
     ] = None,
@@ -81,6 +90,15 @@ def command(
         typer.Option(
             help="Keep answers in this file and go on where it ends. With --json there is one beside it until the "
             "report is written.",
+            show_default=False,
+        ),
+    ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep what each plugin said there, and ask again only plugins that are new or changed; another fusion "
+            "costs no forward pass. Needs --no-stability.",
             show_default=False,
         ),
     ] = None,
@@ -102,6 +120,12 @@ def command(
         bool,
         typer.Option("--stability/--no-stability", help="Look at each picture saved again, as detect does."),
     ] = True,
+    plugin: Plugin = None,
+    deny: Deny = None,
+    commercial_only: CommercialOnly = False,
+    isolate: Isolate = None,
+    isolate_memory: IsolateMemory = None,
+    time_limit: TimeLimit = None,
     settings: Settings = None,
 ) -> None:
     """Measure the verdicts on labelled pictures: ranking, calibration, abstention, false accusations.
@@ -109,15 +133,20 @@ def command(
     The first condition is what the overall numbers are measured under. A run that was killed goes on where it was.
     Exit status 2 where DATA cannot be used.
     """
+    from contextlib import ExitStack
+
+    import attrs
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from tellsign.errors import SettingError
     from tellsign.evaluation import protocols
     from tellsign.evaluation.conditions import NATIVE, parse
     from tellsign.evaluation.dataset import FAKE, REAL, DataError, load
+    from tellsign.evaluation.kept import Kept
     from tellsign.evaluation.peers import load as load_peer
-    from tellsign.evaluation.run import ALIGNMENTS, Maps, evaluate
+    from tellsign.evaluation.run import ALIGNMENTS, Maps, Preparation, evaluate, picture_of
     from tellsign.evaluation.table import show
+    from tellsign.evaluation.without import Without
 
     try:
         preset = None if protocol is None else protocols.by_name(protocol)
@@ -142,6 +171,12 @@ def command(
         if preset is not None:
             preset.check(dataset.layout)
         peers = [load_peer(p) for p in peer or ()]
+        if keep is not None and stability:
+            raise DataError(
+                "--keep needs --no-stability: plugins' answers on a picture are kept, not those on its copies."
+            )
+        if keep is not None and journal is not None:
+            raise DataError("--keep and --journal exclude each other: what is kept is where a run goes on.")
         # Before the hour of scoring, not after it.
         for name, path in (("--json", json_path), ("--html", html), ("--journal", journal)):
             if path is not None and not path.absolute().parent.is_dir():
@@ -152,14 +187,42 @@ def command(
     from tellsign import Detector
 
     given = parse_settings(settings)
-    beside = json_path.with_name(f"{json_path.name}.journal") if json_path is not None and journal is None else None
+    trust = trust_options(
+        plugin=plugin,
+        deny=deny,
+        commercial_only=commercial_only,
+        isolate=isolate,
+        isolate_memory=isolate_memory,
+        time_limit=time_limit,
+    )
+    journalled = json_path is not None and journal is None and keep is None
+    beside = json_path.with_name(f"{json_path.name}.journal") if json_path is not None and journalled else None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         told_errors(),
-        Detector(device=device, stability_probe=stability, settings=given) as detector,
+        Detector(device=device, stability_probe=stability, settings=given, **trust) as detector,
         Progress(*columns, console=console(stderr=True), transient=True) as bar,
+        ExitStack() as stack,
     ):
-        task = bar.add_task("scoring", total=len(dataset.items) * len(chosen))
+        total = len(dataset.items) * len(chosen)
+        kept = None
+        if keep is not None:
+            preparation = Preparation(normalise=normalise, align=align, seed=seed)
+            kept = stack.enter_context(Kept(keep, detector, preparation=attrs.asdict(preparation), settings=given))
+            asking = bar.add_task("asking", total=total)
+            kept.fill(
+                dataset,
+                parse(chosen),
+                make=lambda name: Detector(
+                    device=device,
+                    stability_probe=False,
+                    settings={name: given[name]} if name in given else None,
+                    **{**trust, "deny": [*trust.get("deny", ()), *(n for n in detector.declarations if n != name)]},
+                ),
+                prepared=lambda item, content: picture_of(item, content, preparation),
+                progress=lambda done, total: bar.update(asking, completed=done, total=total),
+            )
+        task = bar.add_task("scoring", total=total)
         report = evaluate(
             dataset,
             detector,
@@ -167,10 +230,11 @@ def command(
             normalise=normalise,
             seed=seed,
             align=align,
-            peers=peers,
+            peers=[*peers, *(Without(plugin=name, detector=detector) for name in without or ())],
+            kept=kept,
             maps=Maps(name=heat, scaling=preset.scaling if preset else "own"),
             journal=journal or beside,
-            setup={"device": device, "stability": stability, "settings": given},
+            setup={"device": device, "stability": stability, "settings": given, **trust},
             scores=scores,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )

@@ -30,7 +30,7 @@ def command(
         str,
         typer.Option(
             help="Commas between: untouched, inpaint, blend, copymove, splice, generated, aisplice, roundtrip, "
-            "upscale, classical; each may say how many, as in blend=200."
+            "upscale, classical, enhanced; each may say how many, as in blend=200."
         ),
     ] = "untouched,copymove,splice,classical",
     count: Annotated[int | None, typer.Option(min=1, help="Pictures of each kind; one per scene unless given.")] = None,

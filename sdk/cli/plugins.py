@@ -67,6 +67,7 @@ def describe(record: PluginRecord) -> dict[str, Any]:
         "code_licence": declared.code_licence if declared else None,
         "weights_licence": declared.weights_licence if declared else None,
         "commercial_use": declared.commercial_use if declared else None,
+        "shared_weights": list(declared.shared_weights) if declared else None,
     }
 
 
@@ -97,5 +98,8 @@ def _table(records: Any) -> None:
             out.print()
             out.print(Text(printable(f"{record.name}: {record.declaration.summary}")))
             out.print(Text(f"  columns for the fusion: {columns}", style="dim"))
+            if record.declaration.shared_weights:
+                shared = ", ".join(record.declaration.shared_weights)
+                out.print(Text(f"  weights that it shares: {shared} (tellsign models list)", style="dim"))
         if record.reason:
             out.print(Text(printable(f"{record.name} is {record.state}: {record.reason}"), style="yellow"))

@@ -7,6 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        "--allow",
+        metavar="NAME|FILE.py",
+        help="Ask only this detector, by name, or in a file that is not installed; may be given several times.",
+    ),
+]
 Deny = Annotated[
     list[str] | None,
     typer.Option("--deny", metavar="NAME", help="Do not use this detector; may be given several times."),
@@ -42,6 +51,7 @@ TimeLimit = Annotated[
 
 def trust_options(
     *,
+    plugin: Iterable[str] | None = None,
     deny: Iterable[str] | None = None,
     commercial_only: bool = False,
     isolate: Iterable[str] | None = None,
@@ -50,6 +60,8 @@ def trust_options(
 ) -> dict[str, Any]:
     """Parameters of a Detector, of what was given only."""
     options: dict[str, Any] = {}
+    if plugin:
+        options["plugins"] = list(plugin)
     if deny:
         options["deny"] = list(deny)
     if commercial_only:

@@ -9,6 +9,7 @@ import typer
 
 from .common import console, fail, told_errors
 from .settings import Settings, parse_settings
+from .trust import CommercialOnly, Deny, Isolate, IsolateMemory, Plugin, TimeLimit, trust_options
 
 
 def command(
@@ -72,6 +73,12 @@ def command(
         str | None, typer.Option(help="Names of the plugins to use, commas between.", show_default=False)
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    plugin: Plugin = None,
+    deny: Deny = None,
+    commercial_only: CommercialOnly = False,
+    isolate: Isolate = None,
+    isolate_memory: IsolateMemory = None,
+    time_limit: TimeLimit = None,
     settings: Settings = None,
 ) -> None:
     """Tune the fusion on your own labelled pictures, and say whether that helped.
@@ -87,6 +94,17 @@ def command(
     if out is None:
         fail("--out names the folder for the bundle and its reports, and is missing.", code=2)
     factors, costs = _factors(weights), _cost(cost)
+    named = [*(plugin or ()), *(p.strip() for p in (plugins or "").split(",") if p.strip())]
+    if plugins is not None and not named:
+        fail("--plugins names no plugin.", code=2)
+    trust = trust_options(
+        plugin=named,
+        deny=deny,
+        commercial_only=commercial_only,
+        isolate=isolate,
+        isolate_memory=isolate_memory,
+        time_limit=time_limit,
+    )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with told_errors(), Progress(*columns, console=console(stderr=True), transient=True) as bar:
         scoring = bar.add_task("scoring", total=None)
@@ -96,8 +114,9 @@ def command(
                 out=out,
                 table=table,
                 fusion=fusion,
-                plugins=None if plugins is None else [p.strip() for p in plugins.split(",") if p.strip()],
+                plugins=trust.pop("plugins", None),
                 settings=parse_settings(settings),
+                trust=trust,
                 device=device,
                 group=group,
                 folds=folds,

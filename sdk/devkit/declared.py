@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -71,7 +72,7 @@ def declaration(subject: Subject) -> str:
 
 
 def weights(subject: Subject) -> str:
-    """Weights are those that the declaration names by hash, are no pickles, and have a model card beside them."""
+    """Weights are those that it declares: its own by hash, no pickles, with a model card; shared ones by name."""
     told, folder = subject.declaration, subject.record.folder
     if folder is None:
         raise CheckSkippedError("the folder of its declaration is not known")
@@ -93,8 +94,15 @@ def weights(subject: Subject) -> str:
         # Hashes of the pictures that it was trained on are no weights.
         secret = [p.name for p in others if p.suffix in WEIGHTS and p != folder / FILE]
         fail_unless(not secret, f"it ships weights that the declaration does not name: {some(secret)}")
+    with contextlib.suppress(CheckSkippedError, CheckFailedError):  # what it does wrong then is told elsewhere
+        _ = subject.alone
+    silent = sorted(subject.shared_weights - set(told.shared_weights))
+    fail_unless(not silent, f"it asks for the weights {some(silent)}, which shared_weights does not name")
     size = sum(file.size for file in told.weights)
-    return f"{len(told.weights)} files of {size / 1e6:.1f} MB in all, hashes right" if told.weights else "it ships none"
+    ships = "it ships none"
+    if told.weights:
+        ships = f"{len(told.weights)} files of {size / 1e6:.1f} MB in all, hashes right"
+    return ships + (f"; shares {', '.join(told.shared_weights)}" if told.shared_weights else "")
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -22,7 +22,7 @@ from tellsign.worker import QuarantinedError, Worker, in_words
 
 from .pictures import ORDINARY, PICTURES, Shown
 from .report import CheckFailedError, CheckSkippedError
-from .watch import changed, drawn, network, settled
+from .watch import changed, drawn, network, settled, shared_weights
 
 T = TypeVar("T")
 
@@ -65,6 +65,8 @@ class Subject:
         self.record, self.settings, self.device = record, dict(settings), device
         self.reached: list[str] = []
         """Hosts that the plugin reached for while it answered."""
+        self.shared_weights: set[str] = set()
+        """Names of the larger weights that it asked for, while it was set up and while it answered."""
         self.changed: list[str] = []
         """State of the process that it changed."""
         self._worker = Worker(f"check-{record.name}")
@@ -133,7 +135,8 @@ class Subject:
     def _main(self) -> Guard:
         before = self.within(settled)
         try:
-            return self.guard(self.runtime)
+            with shared_weights(self.shared_weights):
+                return self.guard(self.runtime)
         finally:
             if not self._worker.hung:
                 self.changed += changed(before, self.within(settled))
@@ -182,7 +185,7 @@ class Subject:
         out = {}
         before = self.within(settled)
         random_before: dict[str, object] = {}
-        with network(self.reached):
+        with network(self.reached), shared_weights(self.shared_weights):
             for name in [ORDINARY, *(n for n in views if n != ORDINARY)]:
                 out[name] = self._asked(guard, views[name])
                 if not random_before and not self._worker.hung:

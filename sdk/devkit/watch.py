@@ -10,10 +10,13 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile
+
+from tellsign.weights import store
 
 
 @contextlib.contextmanager
@@ -44,6 +47,23 @@ def network(reached: list[str]) -> Iterator[None]:
         for name in names:
             setattr(socket.socket, name, before[name])
         socket.getaddrinfo = look_up
+
+
+@contextlib.contextmanager
+def shared_weights(asked: set[str]) -> Iterator[None]:
+    """Note the names of the larger weights that are asked for, for the body of a `with`."""
+    real = store.path_of
+
+    def noted(name: str) -> Path:
+        path = real(name)
+        asked.add(name)
+        return path
+
+    store.path_of = noted  # `locate` and all that goes through it look there, however they were imported
+    try:
+        yield
+    finally:
+        store.path_of = real
 
 
 def settled() -> dict[str, object]:
@@ -89,4 +109,4 @@ def changed(before: dict[str, object], after: dict[str, object]) -> list[str]:
     return [name for name, value in before.items() if after.get(name) != value]
 
 
-__all__ = ["changed", "drawn", "network", "settled"]
+__all__ = ["changed", "drawn", "network", "settled", "shared_weights"]

@@ -26,10 +26,12 @@ from .compare import paired
 from .conditions import NATIVE, Condition, parse
 from .dataset import AI, FAKE, REAL, Dataset, Item
 from .journal import Journal
+from .kept import Kept
 from .outcomes import LABELS, Outcome, Row, Store
 from .peers import CallablePeer, ListedPeer, columns_of, probabilities
 from .shortcuts import Traits, audit, traits
 from .summary import POOLED, SMALL, summary
+from .without import Without
 
 ALIGNMENTS = {
     "jpeg96": "generated pictures stored without loss are saved as JPEG, quality 96, 4:2:0; real ones untouched"
@@ -113,11 +115,12 @@ def evaluate(
     draws: int = 1000,
     progress: Callable[[int, int], None] | None = None,
     align: str | None = None,
-    peers: Sequence[CallablePeer | ListedPeer] = (),
+    peers: Sequence[CallablePeer | ListedPeer | Without] = (),
     maps: Maps | None = None,
     journal: Path | None = None,
     setup: Mapping[str, Any] | None = None,
     scores: bool = True,
+    kept: Kept | None = None,
 ) -> dict[str, Any]:
     """Score every picture under every condition and count.
 
@@ -140,8 +143,9 @@ def evaluate(
         Called with (scored, all), pictures times conditions.
     align : str, optional
         One of `ALIGNMENTS`.
-    peers : sequence of CallablePeer or ListedPeer
-        Other detectors; a callable one is given the very pictures that this one is given.
+    peers : sequence of CallablePeer, ListedPeer or Without
+        Other detectors; a callable one is given the very pictures that this one is given. `Without` is this detector
+        less a plugin.
     maps : Maps, optional
         Which heat map is held against the data set's masks, and how. Not where `normalise` moves the pixels.
     journal : Path, optional
@@ -150,6 +154,8 @@ def evaluate(
         What else an answer depends on (plugin settings, device), so that the journal tells runs apart.
     scores : bool, default True
         Keep every picture's probability in the report; two reports can only be compared with them.
+    kept : Kept, optional
+        Evidence from which verdicts are made where every plugin's is there; `detector` is asked about the rest.
 
     Returns
     -------
@@ -161,7 +167,7 @@ def evaluate(
     Raises
     ------
     SettingError
-        An unknown condition or alignment.
+        An unknown condition or alignment; callable peers, or a journal, beside kept evidence.
     PeerError
         A peer failed; what was scored before is in the journal.
     """
@@ -171,17 +177,19 @@ def evaluate(
     names = [p.name for p in peers]
     if len(set(names)) < len(names):
         raise SettingError("peers", "one name each (NAME=module:callable)", names)
+    if kept is not None and (journal is not None or any(isinstance(p, CallablePeer) for p in peers)):
+        raise SettingError("kept", "neither a journal nor peers that must see the pictures", "one of them")
     preparation = Preparation(normalise=normalise, align=align, seed=seed)
     maps = maps or Maps()
     if journal is None:
-        run = _Run(dataset, detector, chosen, preparation, peers, maps, None, progress)
+        run = _Run(dataset, detector, chosen, preparation, peers, maps, None, progress, kept)
         run.score()
         return _report(run, draws=draws, scores=scores)
     facts = {
         "versions": {**_libraries(), **dict(detector.versions)},
         "preparation": attrs.asdict(preparation),
         "maps": attrs.asdict(maps),
-        "peers": {p.name: p.where for p in peers if isinstance(p, CallablePeer)},
+        "peers": {p.name: p.where for p in peers if not isinstance(p, ListedPeer)},
         **(setup or {}),
     }
     with Journal(journal, facts) as book:
@@ -199,17 +207,19 @@ class _Run:
         detector: ManyDetector,
         chosen: tuple[Condition, ...],
         preparation: Preparation,
-        peers: Sequence[CallablePeer | ListedPeer],
+        peers: Sequence[CallablePeer | ListedPeer | Without],
         maps: Maps,
         journal: Journal | None,
         progress: Callable[[int, int], None] | None,
+        kept: Kept | None = None,
     ) -> None:
         self.started = time.perf_counter()
         self.dataset, self.detector, self.chosen = dataset, detector, chosen
         self.preparation, self.maps, self.journal, self.progress = preparation, maps, journal, progress
-        self.peers = peers
+        self.peers, self.kept = peers, kept
         self.live = [p for p in peers if isinstance(p, CallablePeer)]
         self.listed = [p for p in peers if isinstance(p, ListedPeer)]
+        self.less = [p for p in peers if isinstance(p, Without)]
         self.stores = {c.name: Store(dataset.items, [p.name for p in peers]) for c in chosen}
         self.hashes = np.zeros((len(dataset.items), 32), np.uint8)
         self.missing = np.ones(len(dataset.items), bool)
@@ -232,21 +242,29 @@ class _Run:
             if not isinstance(answer, Verdict):
                 self.troubles.append(_trouble(item, answer.error, waiting.condition))
                 continue
-            outcome = Outcome(
-                label=answer.label.value,
-                p_ai=answer.p_ai,
-                p_tampered=answer.p_tampered,
-                traits=waiting.traits,
-                hits=self._hits(item, answer, waiting.condition),
-                peers=waiting.peers,
-                notices=tuple(f"{n.plugin or 'tellsign'}: {n.code}" for n in answer.warnings),
-                versions={} if self.versions else dict(answer.versions),
-            )
+            outcome = self._outcome(item, answer, waiting.condition, waiting.traits, waiting.peers)
             if self.journal is not None:
                 self.journal.add(waiting.key, waiting.condition, attrs.evolve(outcome, versions=dict(answer.versions)))
             self._keep(waiting.place, waiting.condition, outcome)
         if self._waiting or self.done != self.total:
             raise RuntimeError(f"detect_many answered {self.done} of {self.total} pictures")
+
+    def _outcome(
+        self, item: Item, answer: Verdict, condition: str, seen: Traits, peers: Mapping[str, float | None]
+    ) -> Outcome:
+        shape = {"width": answer.width, "height": answer.height}
+        less = {p.name: p.verdict(answer.evidence, **shape) for p in self.less}
+        asked = {name: v.p_ai if self.dataset.asks == AI else v.p_tampered for name, v in less.items()}
+        return Outcome(
+            label=answer.label.value,
+            p_ai=answer.p_ai,
+            p_tampered=answer.p_tampered,
+            traits=seen,
+            hits=self._hits(item, answer, condition),
+            peers={**peers, **asked},
+            notices=tuple(f"{n.plugin or 'tellsign'}: {n.code}" for n in answer.warnings),
+            versions={} if self.versions else dict(answer.versions),
+        )
 
     def _sources(self) -> Iterator[Picture]:
         buffered: list[tuple[_Prepared, str, Picture, Traits]] = []
@@ -260,7 +278,7 @@ class _Run:
                 self.troubles.extend(prepared.troubles)
                 for name, outcome in prepared.known:
                     self._keep(place, name, outcome)
-                self.resumed += len(prepared.known)
+                self.resumed += len(prepared.known) if self.journal is not None else 0
                 self._tick(prepared.asked - len(prepared.sources))
                 buffered += [(prepared, *source) for source in prepared.sources]
                 # Peers are given a batch; where there is none, nothing waits for one.
@@ -289,6 +307,12 @@ class _Run:
             if self.journal is not None and sha256:
                 found = [(c.name, self.journal.get(_key(sha256, item), c.name)) for c in asked]
                 known = [(name, outcome) for name, outcome in found if outcome is not None]
+            if self.kept is not None and sha256:
+                for condition in asked:
+                    said = self.kept.answered(sha256, condition.name)
+                    if said is not None:
+                        outcome = self._outcome(item, said.verdict, condition.name, said.traits, {})
+                        known.append((condition.name, outcome))
             if len(known) < len(asked):
                 picture = picture_of(item, sha256, self.preparation)
         except (DecodeError, SettingError) as error:

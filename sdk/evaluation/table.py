@@ -66,7 +66,9 @@ def renderable(report: Mapping[str, Any]) -> RenderableType:
         parts.append(_pixels(report["pixels"]))
     for name, by_condition in report["comparisons"].items():
         parts += [
-            _comparison(f"tellsign beside {printable(name)} ({condition})", name, "tellsign", block)
+            _comparison(
+                f"tellsign beside {printable(name)} ({condition}): {block['n']} pictures", name, "tellsign", block
+            )
             for condition, block in by_condition.items()
         ]
     if len(report["by_condition"]) > 1:

@@ -50,6 +50,9 @@ TRUTH: dict[str, Truth] = {
     "upscale": Truth(cls=1, ma="region", ai="region"),
     # Filled or smoothed by arithmetic: without these the AI mask would learn "smooth".
     "classical": Truth(cls=0, ma="region", ai="none"),
+    # A photograph that was up-scaled, denoised or compressed by a network is no AI picture; what its masks should say
+    # has no answer, so that neither is trained.
+    "enhanced": Truth(cls=0, ma="none", ai="none", ma_loss=False, ai_loss=False),
 }
 """Kind -> what is true of it."""
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .blend import blend
 from .classical import FILLS, grain
 from .copymove import copy_move
+from .enhance import DENOISE, denoised
 from .errors import ForgeError
 from .inpaint import inpainted
 from .scene import Scene, View, World, view
@@ -104,6 +105,13 @@ def _classical(scene: Scene, world: World, rng: np.random.Generator) -> Forged:
     return _blended(scene, out, tool, inside)
 
 
+def _enhanced(scene: Scene, world: World, rng: np.random.Generator) -> Forged:
+    given = world.tools.of("enhanced")
+    tool = _tool("enhanced", world, rng) if given else DENOISE
+    out = world.tools.enhance[tool](scene.base.pixels, rng) if given else denoised(scene.base.pixels, rng)
+    return Forged(pixels=out, base=scene.base, tool=tool, inside={"enhanced": tool})
+
+
 def _copymove(scene: Scene, world: World, rng: np.random.Generator) -> Forged:
     out, offset = copy_move(scene.base.pixels, scene.region.mask, rng, scene.region.offset)
     return Forged(pixels=out, base=scene.base, tool="copy", inside={"copied from (down, right)": list(offset)})
@@ -147,4 +155,5 @@ _MAKERS: dict[str, Callable[[Scene, World, np.random.Generator], Forged]] = {
     "roundtrip": _roundtrip,
     "upscale": _upscale,
     "classical": _classical,
+    "enhanced": _enhanced,
 }

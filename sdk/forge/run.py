@@ -139,7 +139,8 @@ def forge(
         "history": history,
         "container": container,
         "shares": shares,
-        "tools": {k: list(tools.of(k)) for k in KINDS if tools.of(k)} | {"sam": tools.sam is not None},
+        "tools": {k: list(tools.of(k)) for k in KINDS if tools.of(k) and k != "enhanced"}
+        | {"sam": tools.sam is not None},
         "photos": hashlib.sha256("\n".join(p.name for p in photos).encode()).hexdigest()[:16],
     }
     with _told(out):
@@ -231,7 +232,7 @@ class Store:
         path = f"pictures/{name}{suffix}"
         _write(self.out / path, data)
         region = scene.region
-        share = {"untouched": 0.0, "generated": 1.0}.get(kind, float(region.mask.mean()))
+        share = {"untouched": 0.0, "generated": 1.0, "enhanced": 1.0}.get(kind, float(region.mask.mean()))
         row = ForgedRow(
             id=name,
             path=path,
@@ -256,6 +257,7 @@ class Store:
         }
         if truth.ma == "region":
             told["region"] = {"shape": region.shape, "dilation": region.dilation, "share": row.share}
+        if forged.inside:
             told["inside"] = forged.inside
         append(self.out / PROVENANCE, json.dumps(told) + "\n")
         append(self.out / NAME, line(row))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tellsign.errors import SettingError
 
+from .enhance import Enhancer, super_resolved
 from .errors import ForgeError
 from .inpaint import Diffusers, Inpainter, Latent, MiGan
 from .roundtrip import RoundTrip
@@ -41,6 +42,8 @@ class Tools:
     """Inpainters of whose answer the region is taken."""
     roundtrip: Mapping[str, RoundTrip] = attrs.field(factory=dict)
     upscale: Mapping[str, Upscaler] = attrs.field(factory=dict)
+    enhance: Mapping[str, Enhancer] = attrs.field(factory=dict)
+    """Of whole photographs; where there is none, `enhance.denoised` is."""
     sam: Callable[[NDArray[np.uint8]], Sequence[NDArray[np.bool_]]] | None = None
     """Proposes masks, such as `sam.SamMasks`."""
     annotations: Path | None = None
@@ -53,6 +56,7 @@ class Tools:
             "blend": self.blend,
             "roundtrip": self.roundtrip,
             "upscale": self.upscale,
+            "enhanced": self.enhance,
         }.get(kind, {})
         return sorted(tools)
 
@@ -116,6 +120,7 @@ def gather(
         blend[diffusers] = plain[diffusers] = Diffusers.load(diffusers, prompt=prompt, device=device)
     if inpainter is not None:
         blend[inpainter] = plain[inpainter] = _callable(inpainter)
+    upscalers: dict[str, Upscaler] = {} if upscaler is None else {upscaler.stem: OnnxUpscaler(upscaler)}
     proposer = None
     if sam is not None:
         from .sam import SamMasks
@@ -125,7 +130,9 @@ def gather(
         plain=plain,
         blend=blend,
         roundtrip={name: RoundTrip(ae, noise=LATENT_NOISE) for name, ae in encoders.items()},
-        upscale={} if upscaler is None else {upscaler.stem: OnnxUpscaler(upscaler)},
+        upscale=upscalers,
+        enhance={name: RoundTrip(ae) for name, ae in encoders.items()}
+        | {name: super_resolved(network) for name, network in upscalers.items()},
         sam=proposer,
         annotations=annotations,
     )

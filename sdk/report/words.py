@@ -117,8 +117,8 @@ def explanation(verdict: Verdict) -> str:
         return "The file says so itself, in a claim that is signed, unchanged, and by a signer on your trust list."
     if len(asked) == 1:
         return f"The only label assessed that fits at an error rate of {rate}."
-    wrongly = [f"{LABELS[x]} {percent(chosen.rate_of(x))}" for x in chosen.ruled_out]
-    return f"The only label assessed that fits. How often the others are ruled out wrongly, at most: {listing(wrongly)}."
+    wrongly = listing([f"{LABELS[x]} {percent(chosen.rate_of(x))}" for x in chosen.ruled_out])
+    return f"The only label assessed that fits. How often the others are ruled out wrongly, at most: {wrongly}."
 
 
 def set_in_words(verdict: Verdict) -> str:

@@ -5,10 +5,20 @@
 
 from .clip import CLIP_MEAN, CLIP_STD, ClipTower, clip_input
 from .lora import LoraSet
-from .semantic import class_tokens, semantic_square, semantic_tokens
+from .semantic import (
+    BRANCH,
+    SemanticPass,
+    branch,
+    class_tokens,
+    run_blocks,
+    semantic_pass,
+    semantic_square,
+    semantic_tokens,
+)
 from .shared import CLIP_TOWERS, CLIP_VIT_B16, CLIP_VIT_L14_336, clip_tower, clip_vit_b16, clip_vit_b16_is_here
 
 __all__ = [
+    "BRANCH",
     "CLIP_MEAN",
     "CLIP_STD",
     "CLIP_TOWERS",
@@ -16,11 +26,15 @@ __all__ = [
     "CLIP_VIT_L14_336",
     "ClipTower",
     "LoraSet",
+    "SemanticPass",
+    "branch",
     "class_tokens",
     "clip_input",
     "clip_tower",
     "clip_vit_b16",
     "clip_vit_b16_is_here",
+    "run_blocks",
+    "semantic_pass",
     "semantic_square",
     "semantic_tokens",
 ]

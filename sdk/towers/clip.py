@@ -67,6 +67,29 @@ class Attention(nn.Module):
         out: Tensor = self.out_proj(mixed)
         return out if lora is None else lora.add(f"{name}.out_proj", mixed, out)
 
+    def keys_and_values(self, x: Tensor) -> Tensor:
+        """Keys and values of tokens (B, N, width) without any update: (B, N, 2 * width)."""
+        width = x.shape[2]
+        return F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:])
+
+    def class_token(self, x: Tensor, lora: LoraSet | None, name: str) -> Tensor:
+        """`forward` for the class token alone: tokens (B, N, width) to (B, 1, width).
+
+        Keys and values are computed of all tokens, the query and what follows it of one.
+        """
+        b, n, width = x.shape
+        q = F.linear(x[:, :1], self.in_proj_weight[:width], self.in_proj_bias[:width])
+        kv = self.keys_and_values(x)
+        if lora is not None:
+            change = lora.change(f"{name}.in_proj", x)
+            if change is not None:
+                q, kv = q + change[:, :1, :width], kv + change[..., width:]
+        q = q.view(b, 1, self.heads, width // self.heads).transpose(1, 2)
+        k, v = kv.view(b, n, 2, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, 1, width)
+        out: Tensor = self.out_proj(mixed)
+        return out if lora is None else lora.add(f"{name}.out_proj", mixed, out)
+
 
 class QuickGELU(nn.Module):
     """x * sigmoid(1.702 x): the activation that OpenAI's weights were trained with; GELU loses accuracy silently."""
@@ -94,7 +117,15 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, lora: LoraSet | None, name: str) -> Tensor:
         """Tokens (B, N, width) to tokens of the same shape."""
-        x = x + self.attn(self.ln_1(x), lora, f"{name}.attn")
+        return self.after_attention(x + self.attn(self.ln_1(x), lora, f"{name}.attn"), lora, name)
+
+    def class_token(self, x: Tensor, lora: LoraSet | None, name: str) -> Tensor:
+        """`forward` for the class token alone: tokens (B, N, width) to (B, width)."""
+        mixed = self.attn.class_token(self.ln_1(x), lora, f"{name}.attn")
+        return self.after_attention(x[:, :1] + mixed, lora, name)[:, 0]
+
+    def after_attention(self, x: Tensor, lora: LoraSet | None, name: str) -> Tensor:
+        """The block's second half: tokens (B, N, width) to the same shape."""
         y = self.ln_2(x)
         hidden = self.mlp["c_fc"](y)
         if lora is not None:

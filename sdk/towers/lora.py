@@ -52,18 +52,28 @@ class LoraSet(nn.Module):
 
     def add(self, name: str, x: Tensor, y: Tensor) -> Tensor:
         """`y` plus the update of map `name` for its input `x`; `y` itself where there is none."""
+        change = self.change(name, x)
+        return y if change is None else y + change
+
+    def change(self, name: str, x: Tensor) -> Tensor | None:
+        """The update of map `name` for its input `x`; None where there is none."""
         key = _key(name)
         if key not in self.down:
-            return y
+            return None
         down, up = self.down[key].to(x.dtype), self.up[key].to(x.dtype)
-        return y + F.linear(F.linear(x, down), up) * self.scale
+        return F.linear(F.linear(x, down), up) * self.scale
+
+    def parts(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """The update of map `name` as A (rank, inputs) and alpha / r B (outputs, rank); None where there is none."""
+        key = _key(name)
+        return (self.down[key], self.up[key] * self.scale) if key in self.down else None
 
     @torch.no_grad()
     def delta(self, name: str) -> Tensor:
         """The update as a matrix (outputs, inputs): what merging it would add to the weight."""
         key = _key(name)
-        change: Tensor = self.up[key] @ self.down[key] * self.scale
-        return change
+        whole: Tensor = self.up[key] @ self.down[key] * self.scale
+        return whole
 
 
 def _key(name: str) -> str:

@@ -16,16 +16,21 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from tellsign.data.default_fusion import MACHINES
+from tellsign.data.rows import PictureRow, read_rows
+from tellsign.data.scoring import key_of, score_plugin
 from tellsign.evaluation import metrics
 from tellsign.fusion.adapt import bundle_odds, tune_bundle
 from tellsign.fusion.bundle import Bundle
 from tellsign.fusion.calibration import sigmoid
+from tellsign.fusion.features import columns, matrix
 from tellsign.fusion.gain import drawn_gains, even_weights, group_draws, log_losses
 from tellsign.fusion.table import ScoreTable
 from tellsign.host import discover
 from tellsign.schemas import Declaration
 
 from . import tables
+from .scoring import fingerprint
 
 SIZES = (50, 100, 200)
 DRAWS = 20
@@ -147,9 +152,7 @@ def run(
     user, elsewhere = (everything.take(np.flatnonzero(everything.split == s)) for s in ("user", "test"))
     report: dict[str, Any] = {"base": base.version, "data_sha256": everything.sha256, "sizes": {}}
     typer.echo(f"base {base.version}; user {len(user)} rows, test {len(elsewhere)} rows")
-    typer.echo(
-        "rows | gate | written | rest: log loss, gain [95 %] | AUC gain [95 %] | elsewhere: log loss, gain [95 %]"
-    )
+    typer.echo("\n".join(HEAD))
     for size in (int(s) for s in sizes.split(",")):
         report["sizes"][size] = {}
         for gated in (True, False):
@@ -170,32 +173,48 @@ def run(
 @app.command()
 def score(
     shared: Annotated[Path, typer.Option(help="Folder with data/.")],
-    out: Annotated[Path, typer.Option(help="The table, CSV or Parquet.")],
+    out: Annotated[Path, typer.Option(help="The table, CSV or Parquet. The scores are kept beside it.")],
     full: Annotated[Path | None, typer.Option(help="Whole pictures with their manifest.csv.")] = None,
     splits: Annotated[str, typer.Option(help="Commas between.")] = "user,test",
+    machine: Annotated[
+        str, typer.Option(help="offline or with-tower: the strength each plugin speaks in.")
+    ] = "offline",
+    most: Annotated[
+        int | None, typer.Option(min=2, help="At most so many pictures of each split, even over classes and sources.")
+    ] = None,
+    plugins: Annotated[str, typer.Option(help="Commas between; default every plugin that has columns.")] = "",
     device: str = "auto",
 ) -> None:
-    """Score the project's pictures as on a machine with the tower, one normalised version each; resumes."""
-    from tellsign.data.default_fusion import MACHINES
-    from tellsign.data.rows import read_rows
-    from tellsign.data.scoring import key_of, score_plugin
-    from tellsign.fusion.features import columns, matrix
+    """Score the project's pictures, one normalised version each, with every plugin that has columns.
 
+    Each plugin has a file of its own, named by its version and weights: a killed run goes on where it was, and a plugin
+    that is new, or whose weights are, is the only one that runs.
+    """
+    if machine not in MACHINES:
+        raise typer.BadParameter(f"takes {' or '.join(MACHINES)}, got {machine!r}", param_hint="--machine")
     wanted = splits.split(",")
     rows = [r for r in read_rows(shared / "data", full) if r.split in wanted]
+    if most is not None:
+        rows = [r for s in wanted for r in spread([x for x in rows if x.split == s], most)]
     declarations = {
         r.name: r.declaration
         for r in discover()
         if r.state == "ok" and r.declaration is not None and r.declaration.columns
     }
+    if missing := set(filter(None, plugins.split(","))) - set(declarations):
+        raise typer.BadParameter(f"not installed, or without columns: {', '.join(missing)}", param_hint="--plugins")
+    if plugins:
+        declarations = {n: d for n, d in declarations.items() if n in plugins.split(",")}
     answers = []
-    for plugin in sorted(declarations):
-        strength = MACHINES["with-tower"].get(plugin)
+    for plugin, declaration in sorted(declarations.items()):
+        strength = MACHINES[machine].get(plugin)
         settings = {} if strength is None else {"strength": strength}
-        cache = out.with_name(f"{out.stem}-{plugin}{'' if strength is None else '-' + strength}.jsonl")
+        spoken = [plugin] if strength is None else [plugin, strength]
+        mark = fingerprint(declaration, settings, normalise=True, machine=strength is None)
+        cache = out.with_name("-".join(["scores", *spoken, mark]) + ".jsonl")
         lines, skipped = score_plugin(rows, plugin, settings, cache, device=device, versions=1)
         answers.append(lines)
-        typer.echo(f"{plugin}: {len(lines)} scored, {len(skipped)} left out", err=True)
+        typer.echo(f"{'-'.join(spoken)}: {len(rows) - len(skipped)} scored, {len(skipped)} left out", err=True)
     made = columns(declarations)
     merged = [{k: v for a in answers for k, v in a.get(key_of(r, 0), {}).items()} for r in rows]
     values = matrix(merged, made)
@@ -213,17 +232,41 @@ def score(
     typer.echo(f"{len(table)} rows in {out}")
 
 
-def _line(size: int, gated: bool, found: Mapping[str, Any]) -> str:
-    def gain(part: str, name: str) -> str:
-        e = found[part][f"{name}_gain"]
-        return f"{e['mean']:+.3f} [{e['low']:+.3f}, {e['high']:+.3f}]"
+def spread(rows: Sequence[PictureRow], most: int) -> list[PictureRow]:
+    """At most `most` rows: the classes and, within a class, the sources alike where there are enough; in order."""
+    rng = np.random.default_rng(most)
+    taken: list[int] = []
+    for value in (0, 1):
+        queues: dict[str, list[int]] = {}
+        for i in rng.permutation(len(rows)).tolist():
+            if rows[i].label == value:
+                queues.setdefault(rows[i].source, []).append(i)
+        for _ in range(most // 2):
+            fullest = sorted(
+                (s for s in queues if queues[s]), key=lambda s: (sum(rows[i].source == s for i in taken), s)
+            )
+            if not fullest:
+                break
+            taken.append(queues[fullest[0]].pop())
+    return [rows[i] for i in sorted(taken)]
 
-    rest, far = (found[p]["log_loss"] for p in ("rest", "elsewhere"))
-    return (
-        f"{size} | {'yes' if gated else 'no'} | {found['written']}/{found['draws']} | "
-        f"{rest[0]:.3f} to {rest[1]:.3f}, {gain('rest', 'log_loss')} | {gain('rest', 'auc')} | "
-        f"{far[0]:.3f} to {far[1]:.3f}, {gain('elsewhere', 'log_loss')}"
-    )
+
+HEAD = (
+    "| rows | gate | written | rest of the domain: log loss | gain [95 %] | AUC "
+    "| elsewhere: log loss | gain [95 %] | AUC |",
+    "|---:|---|---:|---|---|---|---|---|---|",
+)
+
+
+def _line(size: int, gated: bool, found: Mapping[str, Any]) -> str:
+    """One line of the table in docs/tuning.md."""
+    cells = [str(size), "on" if gated else "off", f"{found['written']} of {found['draws']}"]
+    for part in ("rest", "elsewhere"):
+        losses, areas, gain = (found[part][n] for n in ("log_loss", "auc", "log_loss_gain"))
+        cells.append(f"{losses[0]:.3f} to {losses[1]:.3f}")
+        cells.append(f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]")
+        cells.append(f"{areas[0]:.3f} to {areas[1]:.3f}")
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

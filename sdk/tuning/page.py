@@ -239,15 +239,20 @@ def _curve(report: Mapping[str, Any]) -> str:
 
 
 def _sets(report: Mapping[str, Any]) -> str:
+    mine = {key: by for key, by in report["sets"].items() if any(e["groups"] for e in by.values())}
     rows = [
         [_t(key), _t(label.replace("_", " ")), str(e["groups"]), str(e["needed"]), _t(_FROM.get(e["from"], e["from"]))]
-        for key, by in report["sets"].items()
+        for key, by in mine.items()
         for label, e in by.items()
     ]
     note = (
         "A label that rests on the base's pictures is ruled out no more easily than before, and no error rate is "
         "promised for it on pictures like yours."
     )
+    if others := len(report["sets"]) - len(mine):
+        note += (
+            f" {others} other sets of detectors did not answer on your pictures: there everything rests on the base's."
+        )
     heads = ["Detectors that answered", "Label", "Independent pictures", "Needed", "Rests on"]
     return _card("Prediction sets", f"<p>{note}</p>{_table(heads, rows, 2)}" if rows else "")
 

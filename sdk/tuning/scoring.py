@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from tellsign.errors import DecodeError, SettingError
 from tellsign.evaluation.items import Item
 from tellsign.evaluation.shortcuts import Traits, traits
 from tellsign.fusion.features import feature_row
+from tellsign.loading import EVERY
 from tellsign.schemas import Declaration, Evidence, Failed, NotApplicable, Picture, Unavailable
 from tellsign.stream import Unreadable, run_ahead
 from tellsign.weights.registry import SPECS
@@ -76,11 +77,15 @@ class Scores:
     declarations: dict[str, Declaration]
 
 
-def fingerprint(declaration: Declaration, settings: Mapping[str, object], *, normalise: bool) -> str:
-    """What must be the same for a plugin's scores to be the same: 16 hex digits."""
-    machine = sorted(
-        (name, path.stat().st_size) for name in SPECS if (path := path_of(name)).is_file()
-    )  # A plugin may speak through another model once a larger one has been fetched.
+def fingerprint(
+    declaration: Declaration, settings: Mapping[str, object], *, normalise: bool, machine: bool = True
+) -> str:
+    """What must be the same for a plugin's scores to be the same: 16 hex digits.
+
+    `machine` says whether the larger models that lie here matter: a plugin may speak through another one once it has
+    been fetched, but not where its settings name the one.
+    """
+    models = sorted((name, path.stat().st_size) for name in SPECS if machine and (path := path_of(name)).is_file())
     told = [
         declaration.name,
         declaration.version,
@@ -88,7 +93,7 @@ def fingerprint(declaration: Declaration, settings: Mapping[str, object], *, nor
         [attrs.astuple(c) for c in declaration.columns],
         sorted((k, repr(v)) for k, v in settings.items()),
         normalise,
-        machine,
+        models,
     ]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
@@ -134,6 +139,7 @@ def score(
     *,
     plugins: Sequence[str] | None = None,
     settings: Mapping[str, Mapping[str, object]] | None = None,
+    trust: Mapping[str, object] | None = None,
     device: str = "auto",
     normalise: bool = False,
     cache: Path | None = None,
@@ -149,6 +155,8 @@ def score(
         Names of the plugins to use; by default all that are installed.
     settings : mapping, optional
         Settings per plugin name.
+    trust : mapping, optional
+        What else a Detector is given: deny, commercial_only, isolate, isolate_memory, time_limit.
     device : str
     normalise : bool
         Put every picture through `tellsign.data.normalise` first, seeded by its content; by default pictures are
@@ -171,13 +179,16 @@ def score(
     options: dict[str, Any] = {"device": device, "stability_probe": False}
 
     with ExitStack() as stack:
-        everyone = stack.enter_context(make(plugins=plugins, settings=given, **options))
+        everyone = stack.enter_context(make(plugins=plugins, settings=given, **options, **(trust or {})))
         declarations = {n: d for n, d in everyone.declarations.items() if d.columns}
         if not declarations:
             raise SettingError("plugins", "at least one plugin that loads and has columns", plugins or "none installed")
+        # A plugin in one file changes without another version.
+        files = {r.name: r.file for r in everyone.records if r.file is not None}
         stores = {
-            name: _Lines(folder / f"{name}-{fingerprint(d, given.get(name, {}), normalise=normalise)}.jsonl")
+            name: _Lines(folder / f"{name}-{fingerprint(d, told, normalise=normalise)}.jsonl")
             for name, d in declarations.items()
+            for told in [dict(given.get(name, {})) | ({"": _digest(files[name])} if name in files else {})]
         }
         pictures = _Lines(folder / f"pictures-{'normalised' if normalise else 'as-is'}.jsonl")
         detectors: dict[frozenset[str], Detector] = {frozenset(declarations): everyone}
@@ -207,7 +218,9 @@ def score(
             for lacks, some in by_missing.items():
                 if lacks not in detectors:
                     mine = {n: v for n, v in given.items() if n in lacks}
-                    detectors[lacks] = stack.enter_context(make(plugins=sorted(lacks), settings=mine, **options))
+                    asked = [files.get(n, n) for n in sorted(lacks)]
+                    more = narrowed(trust or {}, lacks)
+                    detectors[lacks] = stack.enter_context(make(plugins=asked, settings=mine, **options, **more))
                 answers = detectors[lacks].collect_many([p.picture for p in some if p.picture is not None])
                 for one, evidence in zip(some, answers, strict=True):
                     for name in sorted(lacks):
@@ -248,6 +261,21 @@ def score(
     return Scores(pictures=tuple(found), troubles=tuple(troubles), from_cache=cached, declarations=declarations)
 
 
+def narrowed(trust: Mapping[str, object], names: Collection[str]) -> dict[str, object]:
+    """What of `trust` is about these plugins, for a Detector that is asked for them and no others."""
+    out = {k: v for k, v in trust.items() if k not in ("deny", "isolate", "time_limit")}
+    isolate, limit = trust.get("isolate"), trust.get("time_limit")
+    if isinstance(isolate, Collection):
+        out["isolate"] = [n for n in isolate if n == EVERY or n in names]
+    if limit is not None:
+        out["time_limit"] = {n: s for n, s in limit.items() if n in names} if isinstance(limit, Mapping) else limit
+    return out
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def _bytes(item: Item) -> bytes:
     file: Source = item.file
     if isinstance(file, bytes):
@@ -274,4 +302,4 @@ def _said(declaration: Declaration, evidence: Sequence[Evidence]) -> tuple[dict[
     return {k: None if math.isnan(v) else v for k, v in row.items()}, ""
 
 
-__all__ = ["ScoredPicture", "Scores", "Trouble", "default_cache", "fingerprint", "score"]
+__all__ = ["ScoredPicture", "Scores", "Trouble", "default_cache", "fingerprint", "narrowed", "score"]

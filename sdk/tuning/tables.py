@@ -17,6 +17,7 @@ import numpy as np
 
 from tellsign.errors import SettingError
 from tellsign.fusion.features import FeatureColumn, columns
+from tellsign.fusion.origin import scored_by
 from tellsign.fusion.table import FIELDS, ScoreTable
 from tellsign.schemas import Declaration
 
@@ -155,12 +156,7 @@ def schema_of(made: Sequence[FeatureColumn], declarations: Mapping[str, Declarat
     pa, _ = _arrow()
     fields = [pa.field(c.name, pa.float64()) for c in made]
     fields += [pa.field(f, pa.int8() if f in _NUMBERS else pa.string()) for f in FIELDS]
-    used = {c.plugin for c in made}
-    plugins = {
-        n: {"version": d.version, "weights": {w.file: w.sha256 for w in d.weights}}
-        for n, d in sorted(declarations.items())
-        if n in used
-    }
+    plugins = scored_by(declarations, made)
     told = {"columns": [{**attrs.asdict(c), "task": str(c.task)} for c in made], "plugins": plugins}
     return pa.schema(fields, metadata={_KEY: json.dumps(told, sort_keys=True).encode()})
 

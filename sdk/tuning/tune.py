@@ -69,6 +69,7 @@ def tune(
     fusion: str | os.PathLike[str] | Bundle | None = None,
     plugins: Collection[str] | None = None,
     settings: Mapping[str, Mapping[str, object]] | None = None,
+    trust: Mapping[str, object] | None = None,
     device: str = "auto",
     group: str | None = None,
     folds: str = "group",
@@ -102,6 +103,8 @@ def tune(
         What is tuned, and what must be beaten; default the shipped bundle.
     plugins, settings, device
         As `tellsign.Detector`.
+    trust : mapping, optional
+        Its deny, commercial_only, isolate, isolate_memory and time_limit.
     group : str, optional
         Column of DATA's CSV whose value ties pictures together; default `group`, else every picture for itself.
     folds : {"group", "generator"}
@@ -178,6 +181,7 @@ def tune(
             Path(data),
             plugins=plugins,
             settings=settings,
+            trust=trust,
             device=device,
             group=group,
             split=split,
@@ -295,6 +299,7 @@ def _from_data(
     *,
     plugins: Collection[str] | None,
     settings: Mapping[str, Mapping[str, object]] | None,
+    trust: Mapping[str, object] | None,
     device: str,
     group: str | None,
     split: str | None,
@@ -311,6 +316,7 @@ def _from_data(
         dataset.items,
         plugins=None if plugins is None else sorted(plugins),
         settings=settings,
+        trust=trust,
         device=device,
         normalise=normalise,
         cache=None if cache is None else Path(cache),

@@ -8,13 +8,16 @@ import pytest
 
 from tellsign.fusion import Bundle, ScoreTable
 from tellsign.fusion.adapt import bundle_odds, tune_bundle
-from tellsign.fusion.calibration import sigmoid
+from tellsign.fusion.bundle import Head
+from tellsign.fusion.calibration import Affine, sigmoid
 from tellsign.fusion.features import FeatureColumn
+from tellsign.fusion.gain import log_losses
 from tellsign.fusion.inherit import MAPPED, OWN, affine_between, inherited, needed_groups
+from tellsign.fusion.logistic import LogisticHead
 from tellsign.fusion.shrink import base_view, can_reweight, head_odds, recalibrated, reweighted
 from tellsign.schemas import Label
 
-QUICK = {"draws": 300, "curve": False, "anew": "never", "strengths": (0.3, 0.03, 0.003)}
+QUICK = {"draws": 300, "curve": False, "anew": "never"}
 
 
 def moved(table, shift):
@@ -22,15 +25,41 @@ def moved(table, shift):
     return attrs.evolve(table, rows=table.rows + shift)
 
 
-def test_without_evidence_to_the_contrary_the_base_stays(toys, logistic):
-    """Data that the base is calibrated on: a proven gain would be a false one."""
-    base = logistic[0]
-    written = 0
-    for seed in range(8):
+def true_fusion(toys, base, weaken=0.3):
+    """A base that is the truth about its pictures, and the function that draws such pictures."""
+    mean = np.array(
+        [{"pixel": 1.2, "semantic": 0.9, "segmentation": 0.6, "reasoning": 0.3}[c.plugin] for c in base.columns]
+    )
+    mean, spread = weaken * mean, 1.3
+    k = len(mean)
+    model = LogisticHead(base.heads["p_ai"].columns, np.zeros(k), np.ones(k), 2 * mean / spread**2, 0.0)
+    head = Head(model=model, calibrators=dict.fromkeys(base.heads["p_ai"].calibrators, Affine(1.0, 0.0, 10.0)))
+
+    def draw(n, seed):
+        table = toys.four_table(n, seed=seed)
+        noise = np.random.default_rng(seed).normal(0, spread, table.rows.shape)
+        return attrs.evolve(table, rows=(2 * table.label - 1)[:, None] * mean + noise)
+
+    return attrs.evolve(base, heads={"p_ai": head}), draw
+
+
+@pytest.mark.slow
+def test_where_nothing_can_be_gained_a_bundle_is_seldom_written(toys, logistic):
+    """The base is the truth, so every bundle that is written is a worse one; 2.5 % are allowed."""
+    base, draw = true_fusion(toys, logistic[0])
+    written = sum(tune_bundle(draw(60, seed), base, seed=seed, **QUICK).improved for seed in range(150))
+    # 2.5 % of 150 exceed 9 once in two hundred.
+    assert written <= 9
+
+
+def test_what_is_written_gains_on_new_pictures(toys, logistic):
+    """The toys' base leaves a hundredth of a nat: too little to be found often, and what is found is there."""
+    base, fresh = logistic[0], toys.four_table(2000, seed=5)
+    before = log_losses(fresh.label, bundle_odds(base, fresh)).mean()
+    for seed in range(12):
         tuned = tune_bundle(toys.four_table(60, seed=100 + seed), base, seed=seed, **QUICK)
-        written += tuned.improved
-        assert tuned.bundle is base or tuned.improved
-    assert written <= 1
+        assert tuned.improved or tuned.bundle is base
+        assert log_losses(fresh.label, bundle_odds(tuned.bundle, fresh)).mean() <= before
 
 
 def test_a_shifted_domain_is_tuned_and_gains_on_new_pictures(toys, logistic):
@@ -46,7 +75,7 @@ def test_a_shifted_domain_is_tuned_and_gains_on_new_pictures(toys, logistic):
         return float(np.mean(np.logaddexp(0, z) - y * z))
 
     assert loss(new) < loss(old) - 0.1
-    assert abs(sigmoid(new).mean() - 0.5) < 0.1
+    assert abs(sigmoid(new).mean() - 0.5) < 0.6 * abs(sigmoid(old).mean() - 0.5)
 
 
 def test_the_tuned_bundle_saves_loads_and_answers(toys, logistic, tmp_path):
@@ -178,7 +207,7 @@ def test_held_out_rows_are_judged_by_models_without_their_group(toys, logistic):
     table = toys.four_table(120, seed=1)
     rng = np.random.default_rng(0)
     noise = attrs.evolve(table, rows=rng.normal(0, 1, table.rows.shape))
-    tuned = tune_bundle(noise, logistic[0], **(QUICK | {"strengths": (1e-6,)}))
+    tuned = tune_bundle(noise, logistic[0], **QUICK)
     held = tuned.held_out["p_ai"]
     assert metric_auc(held.labels, held.after) < 0.62
 
@@ -205,16 +234,14 @@ def test_with_many_pictures_of_another_kind_training_anew_wins(toys, logistic):
     table = toys.four_table(400, seed=21)
     rows = table.rows.copy()
     rows[:, [i for i, c in enumerate(table.columns) if c.plugin == "pixel"]] *= 0.05  # units changed
-    tuned = tune_bundle(
-        attrs.evolve(table, rows=rows), logistic[0], strengths=(1.0,), draws=300, curve=False, declarations=None
-    )
+    tuned = tune_bundle(attrs.evolve(table, rows=rows), logistic[0], draws=300, curve=False, declarations=None)
     assert tuned.improved
     assert "anew" in tuned.gains["p_ai"]
 
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("split", "x"), ("anew", "x"), ("folds", 1), ("strengths", ()), ("strengths", (-1,)), ("error_rate", 2)],
+    [("split", "x"), ("anew", "x"), ("folds", 1), ("error_rate", 2)],
 )
 def test_settings_outside_their_range_are_refused(toys, logistic, setting, value):
     with pytest.raises(ValueError, match=setting):

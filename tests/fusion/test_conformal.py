@@ -29,13 +29,14 @@ def test_rank_is_the_textbook_one_for_any_size():
             assert conformal_quantile(s, rate) == expected
 
 
-def test_coverage_on_exchangeable_draws():
+@pytest.mark.parametrize(("n", "rate"), [(19, 0.05), (49, 0.02), (57, 0.05), (300, 0.05)])
+def test_coverage_over_thousands_of_exchangeable_draws(n, rate):
+    """The coverage of a new picture is rank / (n + 1): at least 1 - rate, and at most 1 / (n + 1) more."""
     rng = np.random.default_rng(0)
-    covered = []
-    for _ in range(50):
-        threshold = conformal_quantile(rng.beta(1, 4, 300), 0.05)
-        covered.append((rng.beta(1, 4, 200) <= threshold).mean())
-    assert 0.95 - 0.02 <= np.mean(covered) <= 0.95 + 0.02
+    thresholds = np.array([conformal_quantile(s, rate) for s in rng.beta(1, 4, (4000, n))])
+    covered = 1 - (1 - np.minimum(thresholds, 1)) ** 4  # The distribution function of beta(1, 4).
+    margin = 3 * covered.std() / math.sqrt(len(covered))
+    assert 1 - rate - margin <= covered.mean() <= 1 - rate + 1 / (n + 1) + margin
 
 
 def test_versions_of_one_picture_count_as_one():
@@ -87,6 +88,9 @@ def test_guard_does_not_ask_a_source_with_few_groups():
 def test_error_rates():
     assert resolve_error_rates(None, DEFAULT_ERROR_RATES) == DEFAULT_ERROR_RATES
     assert set(resolve_error_rates(0.1, DEFAULT_ERROR_RATES).values()) == {0.1}
+    hard = DEFAULT_ERROR_RATES | {Label.TAMPERED: 0.5}
+    assert resolve_error_rates(0.1, hard) == dict.fromkeys(hard, 0.1) | {Label.TAMPERED: 0.5}
+    assert resolve_error_rates({"tampered": 0.1}, hard)[Label.TAMPERED] == 0.1
     mixed = resolve_error_rates({"authentic": 0.01, Label.AI_GENERATED: 0.2}, DEFAULT_ERROR_RATES)
     assert mixed[Label.AUTHENTIC] == 0.01
     assert mixed[Label.AI_GENERATED] == 0.2

@@ -287,6 +287,42 @@ def test_rows_beside_the_table_need_its_columns_and_both_labels(toys):
         train_bundle(table, declarations=plugins, beside=other)
 
 
+def test_the_assumed_share_of_tampered_pictures_shifts_p_tampered_alone(toys):
+    plugins, table = tampered_table(toys)
+    even, _ = train_bundle(table, declarations=plugins, head="logistic", folds=3)
+    rare, _ = train_bundle(table, declarations=plugins, head="logistic", folds=3, tampered_share=0.1)
+    blocks, rows = frozenset({"paste"}), table.rows[:5]
+    shift = rare.log_odds("p_tampered", rows, blocks) - even.log_odds("p_tampered", rows, blocks)
+    free = np.abs(rare.log_odds("p_tampered", rows, blocks)) < 4  # beyond, the calibrator's limit holds both
+    assert free.any()
+    np.testing.assert_allclose(shift[free], np.log(1 / 9), atol=1e-9)
+    one = frozenset({"pixel"})
+    np.testing.assert_array_equal(rare.log_odds("p_ai", rows, one), even.log_odds("p_ai", rows, one))
+    assert rare.training["tampered_share"] == 0.1
+    with pytest.raises(ValueError, match="tampered_share takes a number between 0 and 1"):
+        train_bundle(table, declarations=plugins, tampered_share=1)
+
+
+@pytest.mark.parametrize("calibrate_on", ["group", "family"])
+def test_rows_set_aside_teach_tampering_and_the_sets_alone(toys, calibrate_on):
+    plugins, table = tampered_table(toys)
+    split = np.where(table.tampered == 1, "forged", "fuse")
+    # Set aside, their p_ai evidence may be what it likes.
+    rows = table.rows.copy()
+    at = [c.name for c in table.columns].index("pixel.a")
+    rows[table.tampered == 1, at] = 50.0
+    told = {"columns": table.columns, "label": table.label, "group": table.group, "source": table.source}
+    told |= {"tampered": np.where(table.label == 1, -1, table.tampered), "edited": table.edited, "split": split}
+    options = {"declarations": plugins, "head": "logistic", "folds": 3, "calibrate_on": calibrate_on}
+    plain, _ = train_bundle(ScoreTable(rows=table.rows, **told), aside=("forged",), **options)
+    odd, report = train_bundle(ScoreTable(rows=rows, **told), aside=("forged",), **options)
+    np.testing.assert_array_equal(plain.heads["p_ai"].model.weights, odd.heads["p_ai"].model.weights)
+    # Rows of which nobody asks whether they were tampered with still calibrate the sets of their own label.
+    counted = {str(x): s.groups for x, s in plain.conformal["paste+pixel"].items()}
+    assert counted == {"authentic": 90, "ai_generated": 90, "ai_edited": 90, "tampered": 90}
+    assert "tampered" in report["out_of_family"]["by_pattern"]["paste+pixel"]["pooled"]["by_label"]
+
+
 def test_no_tamper_columns_give_no_tamper_head(logistic):
     bundle, report = logistic
     assert set(bundle.heads) == set(report["heads"]) == {"p_ai"}

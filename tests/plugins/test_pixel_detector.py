@@ -31,6 +31,7 @@ from tellsign.schemas import (
 from tellsign.schemas.codec import dumps, loads
 from tellsign.towers import CLIP_VIT_B16, shared
 from tellsign.views import pixel_view
+from tellsign.weights.files import version_of
 
 DECLARATION = loads((Path(pixel.__file__).parent / "tellsign.json").read_text(), Declaration)
 
@@ -67,7 +68,7 @@ def test_a_strength_speaks_under_its_own_name_and_version(stand_ins, runtime, st
     assert isinstance(where, MapEvidence)
     assert isinstance(residual, ScoreEvidence)
     assert residual.name == "residual"
-    assert residual.model == weights_files.version_of(weights_files.RESIDUAL)
+    assert residual.model == version_of(weights_files.RESIDUAL)
     assert score.name == strength
     assert score.model == where.model == f"pixel-{strength} 1.2.3"
     assert score.score == pytest.approx(1 / (1 + np.exp(-score.logit)))

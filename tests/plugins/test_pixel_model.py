@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from tellsign.errors import WeightsError
 from tellsign.plugins.pixel.model import PixelHead, PixelModel
-from tellsign.plugins.pixel.weights_files import load_adapter, load_bundled, version_of
+from tellsign.plugins.pixel.weights_files import load_adapter, load_bundled
 from tellsign.towers import ClipTower, LoraSet, clip_input
+from tellsign.weights.files import version_of
 
 
 def random_head(blocks=(2, 3), width=64):

@@ -22,9 +22,10 @@ from tellsign.data.normalise import WINDOW
 from tellsign.data.rows import PictureRow
 from tellsign.data.trivial import radial_spectrum
 from tellsign.plugins.pixel.model import PixelModel
-from tellsign.plugins.pixel.training import export, prepare, probe, train
+from tellsign.plugins.pixel.training import crossfit, export, prepare, probe, train
 from tellsign.plugins.pixel.training.__main__ import app
 from tellsign.plugins.pixel.training.autoencoders import NAMES, Autoencoder, read_stack
+from tellsign.plugins.pixel.training.balance import Balance
 from tellsign.plugins.pixel.training.gate import LIMIT, LeakyPairsError, check_pairs, probe_auc
 from tellsign.plugins.pixel.training.pairs import (
     SHRINK,
@@ -1328,8 +1329,18 @@ def test_what_ships_is_fitted_to_frozen_features(called, folder, make_tower, tmp
     assert out.strip() == str(run / "run.safetensors")
     told = json.loads((run / "recipe.json").read_text())
     assert told["heads"] == {
-        "deep": {"blocks": [2, 3], "strength": 1e-3, "features": "tower"},
-        "early": {"blocks": [2], "strength": 1e-2, "features": "trunk2"},
+        "deep": {
+            "blocks": [2, 3],
+            "strength": 1e-3,
+            "features": "tower",
+            "balance": {"power": 0.0, "by_content": True, "art": 0.0, "offset": 4.0},
+        },
+        "early": {
+            "blocks": [2],
+            "strength": 1e-2,
+            "features": "trunk2",
+            "balance": {"power": 0.5, "by_content": False, "art": 0.0, "offset": 0.0},
+        },
     }
     assert Recipe.read(run) == Recipe(steps=0, rank=0, pairs=0, deep=(2, 3), early=(2,))
     made = load_file(run / "run.safetensors")
@@ -1413,7 +1424,9 @@ def test_without_options_fit_makes_the_heads_that_ship(called, folder, windows, 
     residual_table(data, x)
     called("fit", "--folder", data, "--out", run)
     heads = {
-        "deep": probe.HeadFit(blocks=(7, 8, 12), strength=1e-3),
+        "deep": probe.HeadFit(
+            blocks=(7, 8, 12), strength=3e-2, balance=Balance(power=0.0, by_content=True, offset=4.0)
+        ),
         "early": probe.HeadFit(blocks=(6,), strength=1e-3, features="trunk6"),
     }
     told = json.loads((run / "recipe.json").read_text())["heads"]
@@ -1435,3 +1448,30 @@ def test_a_trunk_that_was_not_extracted_cannot_be_fitted_to(called, folder, tmp_
     with pytest.raises(FileNotFoundError, match="tower"):
         called("fit", "--folder", tmp_path / "prepared", "--out", tmp_path / "run")
     assert not (tmp_path / "run" / "run.safetensors").exists()
+
+
+# -- scores for the fusion's balance --------------------------------------------------------------------------------
+
+
+def test_cross_fitted_scores_are_those_of_heads_without_the_source(folder, windows, tmp_path):
+    x = feature_table(folder, tmp_path, planted=1)
+    feature_table(folder, tmp_path, planted=0, name="trunk6")
+    rng = np.random.default_rng(3)
+    np.save(tmp_path / "residuals.npy", rng.normal(size=(len(x), 5)).astype(np.float32))
+    (tmp_path / "residuals.csv").write_text((tmp_path / "tower.csv").read_text())
+    heads = {
+        "tower": probe.HeadFit(blocks=(7,), strength=0.1),
+        "bundled": probe.HeadFit(blocks=(6,), strength=0.1, features="trunk6"),
+    }
+    lines = crossfit.cross_fitted(windows, tmp_path, heads, residual=0.1, seeds=(0,))
+    fit = [i for i, r in enumerate(windows.rows) if r["split"] == "fit"]
+    assert set(lines) == {(str(Path(windows.rows[i]["path"]).resolve()), 0) for i in fit}
+    assert all(set(line) == {"pixel.tower", "pixel.bundled", "pixel.residual"} for line in lines.values())
+    labels = np.array([int(windows.rows[i]["label"]) for i in fit])
+    sources = [windows.rows[i]["source"] for i in fit]
+    unseen = probe.held_out_scores(x[fit][:, 6, 0].astype(np.float32), labels, sources, strength=0.1, seed=0)
+    by_hand: dict[str, list[float]] = {}
+    for i, score in zip(fit, (unseen / unseen.std()).tolist(), strict=True):
+        by_hand.setdefault(str(Path(windows.rows[i]["path"]).resolve()), []).append(score)
+    for (path, _), line in lines.items():
+        assert line["pixel.tower"] == pytest.approx(np.mean(by_hand[path]), rel=1e-6)

@@ -131,6 +131,38 @@ def test_libjpegs_tables_are_known_and_held_against_the_software(look, quality):
     assert f"libjpeg's at quality {quality}: saved again since" in said
     own = [[min(255, 3 + i) for i in range(64)]] * 2
     assert "tables are not libjpeg's" in detail(look(saved("JPEG", exif=exif(CANON), qtables=own)))
+    said = detail(look(saved("JPEG", exif=exif(CANON | {SOFTWARE: "ImageMagick 7.1"}), qtables=own)))
+    assert "saved again since by another program, imagemagick writes libjpeg's" in said
+
+
+def test_tables_are_held_against_what_the_claimed_camera_writes(look):
+    own = [[min(255, 3 + i) for i in range(64)]] * 2
+    apple = {MAKE: "Apple", MODEL: "iPhone 6"}
+    assert "libjpeg's at quality 90, which is unusual: 0 of 26 unchanged files of this make had such" in detail(
+        look(saved("JPEG", exif=exif(apple), quality=90))
+    )
+    assert "are not libjpeg's: 26 of 26 unchanged files" in detail(look(saved("JPEG", exif=exif(apple), qtables=own)))
+    dji = exif({MAKE: "DJI", MODEL: "FC220"})
+    assert "not libjpeg's, which is unusual: 0 of 18" in detail(look(saved("JPEG", exif=dji, qtables=own)))
+    nobody = exif({MAKE: "Nobody", MODEL: "1"})
+    assert detail(look(saved("JPEG", exif=nobody, quality=90))).endswith("libjpeg's at quality 90")
+
+
+def test_a_file_that_somebody_saved_again_is_not_as_it_was_taken():
+    from tellsign import decode
+    from tellsign.plugins.provenance import camera, container
+
+    def looks(main, sub):
+        data = saved("JPEG", exif=exif(CANON | main, {0xA002: 320, 0xA003: 320, MAKER_NOTE: b"x"} | sub))
+        facts = decode(data).facts
+        return camera.as_it_was_taken(container.read(data, facts), facts)
+
+    assert looks({}, {})
+    assert looks({SOFTWARE: "Firmware Version 1.0.2"}, {})
+    assert not looks({SOFTWARE: "Adobe Photoshop CC"}, {})
+    assert not looks({SOFTWARE: "GIMP 2.10"}, {})
+    assert not looks({}, {0xA002: 640})
+    assert not looks({}, {MAKER_NOTE: b""})
 
 
 # -- watermarks ---------------------------------------------------------------------------------------------------
@@ -200,10 +232,81 @@ def test_a_trustmark_is_shown_and_claims_nothing(look, monkeypatch):
     from tellsign.plugins.provenance.watermarks.trustmark import TrustMarks
 
     monkeypatch.setattr(TrustMarks, "missing", lambda self: "")
-    monkeypatch.setattr(TrustMarks, "_read", lambda self, pixels: ("1011", True, 1))
+    monkeypatch.setattr(TrustMarks, "read", lambda self, pixels: ("1011", True, 1))
     (claim,) = look(saved("PNG"), trustmark="Q")
     assert (claim.meaning, claim.carrier) == ("other", "watermark")
     assert "1011" in claim.detail
+    assert "0.0019 of random answers pass this schema's check" in claim.detail
+
+
+def test_chance_is_what_the_real_code_lets_through():
+    layers = pytest.importorskip("trustmark.datalayer", reason="the comparison needs the extra trustmark")
+    from tellsign.plugins.provenance.watermarks.trustmark import BITS, by_chance
+
+    layer, rng = layers.DataLayer(BITS, verbose=False, encoding_mode=1), np.random.default_rng(0)
+    tried, passed = [0] * 4, [0] * 4
+    for _ in range(4000):
+        _, there, schema = layer.decode_bitstream(rng.integers(0, 2, (1, BITS)), "binary")[0]
+        tried[schema] += 1
+        passed[schema] += there
+    for schema in range(4):
+        expected = by_chance(schema) * tried[schema]
+        assert abs(passed[schema] - expected) <= 3 * np.sqrt(expected) + 2
+
+
+def test_chance_by_hand():
+    from tellsign.plugins.provenance.watermarks.trustmark import by_chance
+
+    assert by_chance(3) == (1 + 96 + 96 * 95 / 2 + 96 * 95 * 94 / 6) / 2**21
+    assert by_chance(0) < 1e-5 < by_chance(1) < by_chance(2) < by_chance(3) < 0.08
+    assert (by_chance(7), by_chance(None)) == (1.0, 1.0)
+
+
+class Made:
+    """Stands in for the package where its weights cannot be had: hides bits in the first pixels' lowest bit."""
+
+    def __init__(self, **_):
+        pass
+
+    def encode(self, image, payload, MODE):  # noqa: N803 - the package's name
+        pixels = np.asarray(image).copy()
+        bits = [1] * 8 + [int(b) for b in payload]
+        pixels.reshape(-1)[: len(bits)] = pixels.reshape(-1)[: len(bits)] & 254 | np.array(bits, np.uint8)
+        return Image.fromarray(pixels)
+
+    def decode(self, image, MODE):  # noqa: N803
+        bits = np.asarray(image).reshape(-1)[:69] & 1
+        return "".join(map(str, bits[8:])), bool(bits[:8].all()), 1
+
+
+def test_trustmark_is_measured_where_it_is(monkeypatch, tmp_path):
+    import types
+
+    from typer.testing import CliRunner
+
+    from tellsign.plugins.provenance.measure import app
+    from tellsign.plugins.provenance.watermarks.trustmark import TrustMarks
+
+    rows = ["path,label,split"]
+    for n in range(4):
+        (tmp_path / f"{n}.png").write_bytes(saved("PNG", scene(seed=n)))
+        rows.append(f"{n}.png,{n // 3},{('test', 'fit')[n // 2]}")
+    (tmp_path / "all.csv").write_text("\n".join(rows))
+    run = lambda *more: CliRunner().invoke(app, ["trustmark", str(tmp_path / "all.csv"), *more])  # noqa: E731
+    monkeypatch.setattr(TrustMarks, "missing", lambda self: "the weights are not here")
+    gone = run()
+    assert (gone.exit_code, "the weights are not here" in gone.output) == (1, True)
+    assert "schema 1: 0.0019 of random answers" in gone.output
+    monkeypatch.setattr(TrustMarks, "missing", lambda self: "")
+    monkeypatch.setitem(sys.modules, "trustmark", types.SimpleNamespace(TrustMark=Made))
+    done = run("--marked", "2")
+    assert done.exit_code == 0, done.output
+    assert "real pictures, test: 2; false positives: 0" in done.output
+    assert "real pictures, all splits but test: 1; false positives: 0" in done.output
+    lines = {line.split("  ")[1]: line.split()[-1] for line in done.output.splitlines() if line.startswith("  ")}
+    assert lines["as it is"] == "1.000"
+    assert lines["half size"] == "0.000"
+    assert run("--variant", "Z").exit_code == 2
 
 
 # -- hostile files ------------------------------------------------------------------------------------------------

@@ -17,12 +17,13 @@ pytest.importorskip("peft", reason="training AIGI-R1 needs the extra train-vlm")
 from typer.testing import CliRunner
 
 from tellsign.plugins.reasoning.training.grpo import train as training
-from tellsign.plugins.reasoning.training.grpo.__main__ import app, read_pixels
+from tellsign.plugins.reasoning.training.grpo.__main__ import app
 from tellsign.plugins.reasoning.training.grpo.loss import grpo_loss
 from tellsign.plugins.reasoning.training.grpo.prompt import QUESTION, SYSTEM, messages
 from tellsign.plugins.reasoning.training.grpo.train import GrpoRecipe, make_trainer, make_views, train
 from tellsign.towers.vlm import load_vlm
 from tellsign.towers.vlm_adapter import merge_adapter
+from tellsign.towers.vlm_training import read_pixels
 
 FAKE = "<think>six</think><answer>fake</answer>"
 REAL = "<think>five</think><answer>real</answer>"
@@ -201,7 +202,7 @@ def test_one_label_alone_and_a_folder_of_another_run_are_refused(tmp_path):
 
 @pytest.mark.parametrize("text", ["[1]", "{", '{"learning_rate": 1}'])
 def test_a_recipe_that_is_none_is_refused(text):
-    with pytest.raises(SettingError, match="recipe takes a JSON object with some of rate, beta"):
+    with pytest.raises(SettingError, match="recipe takes a JSON object with some of rate, rank, alpha"):
         GrpoRecipe.parse(text)
 
 

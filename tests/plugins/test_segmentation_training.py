@@ -20,6 +20,7 @@ from tellsign.plugins.segmentation.training.data import (
     ForgedRow,
     Sample,
     balanced,
+    few,
     hold_out,
     load,
     read_forged,
@@ -28,6 +29,7 @@ from tellsign.plugins.segmentation.training.data import (
 from tellsign.plugins.segmentation.training.metrics import Counts
 from tellsign.plugins.segmentation.training.recipe import Recipe
 from tellsign.plugins.segmentation.training.train import EarlyStopping, Plan, class_of, train, validate
+from tellsign.weights.files import declare
 
 TINY = Recipe(
     model=GammaConfig(encoder="mit-b0", width=16, heads=2, residual=0),
@@ -116,6 +118,19 @@ def test_kinds_are_drawn_alike_and_untouched_as_asked():
     assert p[7:97].sum() == pytest.approx(p[97:107].sum())
 
 
+def test_an_emphasis_makes_a_kind_more_frequent_and_untouched_stay_as_asked():
+    rows = [row("untouched", "")] * 7 + [row("blend", "a")] * 90 + [row("splice", "c")] * 5
+    p = balanced(rows, 0.4, {"blend": 3.0})
+    assert p[:7].sum() == pytest.approx(0.4)
+    assert p[7:97].sum() == pytest.approx(3 * p[97:].sum())
+
+
+def test_a_few_of_each_kind_and_tool():
+    rows = [row("blend", "a")] * 9 + [row("blend", "b")] * 2 + [row("untouched", "")] * 5
+    assert [r.tool for r in few(rows, 3)] == ["a"] * 3 + ["b"] * 2 + [""] * 3
+    assert few(rows, 0) == rows
+
+
 @pytest.mark.parametrize(
     ("kind", "moved", "expected"), [("copymove", (0, 1), 0.0), ("splice", (0, 1), 1.0), ("copymove", (1, 0), 1.0)]
 )
@@ -160,6 +175,21 @@ def test_the_same_seed_gives_the_same_crop():
     )
     assert (one.pixels == other.pixels).all()
     assert (one.ai == other.ai).all()
+
+
+@pytest.mark.parametrize("side", [48, 100])
+def test_a_native_lossless_crop_is_a_piece_of_the_picture(side):
+    ys, xs = np.mgrid[:110, :120]
+    pixels = np.stack([ys, xs, ys * 0], axis=-1).astype(np.uint8)
+    mask = (xs > 60).astype(np.uint8)
+    whole = Sample(pixels, mask, mask)
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        out = augment(random_crop(whole, side, rng, native=1.0), rng, strength=0.0, lossless=1.0)
+        assert out.pixels.shape == (side, side, 3)
+        # Each pixel tells where it came from; the margin is mirrored.
+        assert (np.abs(np.diff(out.pixels[..., 0].astype(int), axis=0)) <= 1).all()
+        assert (out.ai == (out.pixels[..., 1] > 60)).all()
 
 
 def test_crops_of_edited_pictures_mostly_show_the_edit():
@@ -331,7 +361,7 @@ def test_export_is_half_precision_with_its_recipe_and_hash(toys, forged, tmp_pat
     declaration = tmp_path / "plugin" / "tellsign.json"
     declaration.write_text('{"weights": []}')
     file = export.export(tmp_path / "run", tmp_path / "plugin" / "weights", version="1.2.3")
-    export.declare(file, declaration)
+    declare([file], declaration)
     (told,) = json.loads(declaration.read_text())["weights"]
     assert (told["file"], told["size"]) == ("weights/gamma.safetensors", file.stat().st_size)
     from safetensors import safe_open
@@ -384,3 +414,39 @@ def test_a_shift_is_chosen_on_maps_and_moves_the_exported_masks(toys, forged, tm
     name = "decoders.ai.mask.bias"
     assert float(moved[name] - plain[name]) == pytest.approx(told["ai"]["shift"], abs=0.01)
     assert all(torch.equal(moved[k], plain[k]) for k in plain if not k.endswith("mask.bias"))
+
+
+def test_a_path_that_finds_nothing_is_silenced():
+    chosen = {"ai": {"shift": -1.5, "f1": 0.02}, "manipulation": {"shift": 0.5, "f1": 0.4}}
+    assert calibrate.heard(chosen) == {"ai": calibrate.SILENCE, "manipulation": 0.5}
+
+
+def test_merging_keeps_both_paths_and_moves_each_by_its_own_shift(tmp_path):
+    from safetensors.torch import save_file
+
+    (tmp_path / "run").mkdir()
+    biases = {f"decoders.{name}.mask.bias": torch.zeros(1) for name in ("ai", "manipulation")}
+    save_file(biases | {"head.weight": torch.ones(2)}, tmp_path / "run" / "run.safetensors")
+    save_file(biases | {"trace.steps.0.0.weight": torch.ones(3)}, tmp_path / "trace.safetensors")
+    recipe = attrs.evolve(TINY, model=attrs.evolve(TINY.model, trace=12))
+    shifts = ({"ai": -30.0, "manipulation": 1.0}, {"ai": 2.0, "manipulation": 3.0})
+    export.merge(recipe, tmp_path / "run", tmp_path / "trace.safetensors", tmp_path / "both", shifts)
+    told = {k: float(v.mean()) for k, v in load_file(tmp_path / "both" / "run.safetensors").items()}
+    assert told == {
+        "decoders.ai.mask.bias": -30,
+        "decoders.manipulation.mask.bias": 1,
+        "traces.decoders.ai.mask.bias": 2,
+        "traces.decoders.manipulation.mask.bias": 3,
+        "head.weight": 1,
+        "traces.trace.steps.0.0.weight": 1,
+    }
+    assert Recipe.read(tmp_path / "both").model.trace == 12
+    # What calibration finds for both together moves both, and `merge` can start from a merged run again.
+    assert (
+        float(
+            export.shifted(biases | {"traces.decoders.ai.mask.bias": torch.ones(1)}, {"ai": 1.0})[
+                "traces.decoders.ai.mask.bias"
+            ]
+        )
+        == 2
+    )

@@ -29,6 +29,7 @@ from tellsign.schemas import (
 from tellsign.schemas.codec import loads
 from tellsign.towers import ClipTower, shared
 from tellsign.views import pixel_view, semantic_view
+from tellsign.weights.files import version_of
 
 DECLARATION = loads((Path(semantic.__file__).parent / "tellsign.json").read_text(), Declaration)
 
@@ -249,4 +250,4 @@ def test_what_ships_is_what_the_declaration_says(file):
     load = weights_files.load_head if file == weights_files.HEAD else weights_files.load_student
     assert sum(p.numel() for p in load(file).parameters()) > 0
     assert file.stat().st_size < 12e6
-    assert DECLARATION.version in weights_files.version_of(file)
+    assert DECLARATION.version in version_of(file)

@@ -14,10 +14,10 @@ from tellsign.schemas import Task
 pytest.importorskip("transformers", reason="the judge runs through transformers")
 
 from tellsign.plugins.semantic.training.dpo import labeller as labelling
-from tellsign.plugins.semantic.training.dpo.__main__ import read_pixels
 from tellsign.plugins.semantic.training.dpo.labeller import finished, vlm_labeller
 from tellsign.plugins.semantic.training.dpo.pairs import make_pairs, read_pairs, refusal, scramble
 from tellsign.towers.vlm import load_vlm
+from tellsign.towers.vlm_training import read_pixels
 
 FOR = {"This image is fake.": "The hand has six fingers.", "This image is real.": "The shadows fall to one side."}
 

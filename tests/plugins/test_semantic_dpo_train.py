@@ -223,7 +223,7 @@ def test_pictures_reach_the_trainer_as_they_were_stored(taught_vlm, folder):
 
 @pytest.mark.parametrize("text", ["[1]", "{", '{"learning_rate": 1}', "3"])
 def test_a_recipe_that_is_none_is_refused(text):
-    with pytest.raises(SettingError, match="recipe takes a JSON object with some of rank, alpha"):
+    with pytest.raises(SettingError, match="recipe takes a JSON object with some of rate, rank, alpha"):
         DpoRecipe.parse(text)
 
 

@@ -14,7 +14,7 @@ from tellsign.data.purity import TAG, ImpureDataError, purpose, tag
 from tellsign.data.rows import PictureRow
 from tellsign.errors import SettingError
 from tellsign.plugins.semantic.student import SIDE, Student, folded
-from tellsign.plugins.semantic.training import export, finetune, lite, paper, probe
+from tellsign.plugins.semantic.training import crossfit, export, finetune, lite, paper, probe
 from tellsign.plugins.semantic.training.features import Squares, extract, read_tokens
 from tellsign.plugins.semantic.training.prepare import VERSIONS, prepare, squares
 from tellsign.plugins.semantic.weights_files import load_head, load_student, read_notes, version_of
@@ -199,6 +199,100 @@ def test_the_students_head_learns_the_teachers_scores(folder, data, small_square
     assert (moved(reals) > 0).mean() <= export.SHARE
 
 
+def test_the_students_features_are_kept_and_an_interrupted_extraction_goes_on(folder, small_squares, tmp_path):
+    torch.manual_seed(0)
+    found, student, rows = Squares.read(folder), Student(), np.arange(10)
+    whole = lite.trunk_features(student, found, rows, "overview", tmp_path / "a.npy", batch=4)
+    assert whole.dtype == np.float32
+    assert whole.any(axis=1).all()
+    store = np.lib.format.open_memmap(tmp_path / "a.npy", "r+")
+    kept = store[:3].copy()
+    store[3:] = 0
+    store.flush()
+    again = lite.trunk_features(student, found, rows, "overview", tmp_path / "a.npy", batch=4)
+    np.testing.assert_array_equal(again[:3], kept.astype(np.float32))
+    np.testing.assert_allclose(again, whole, atol=2e-2, rtol=2e-2)
+    with pytest.raises(ValueError, match="remove it first"):
+        lite.trunk_features(student, found, rows[:4], "overview", tmp_path / "a.npy")
+
+
+def test_the_student_command_goes_on_where_it_stopped_and_repeats_itself(
+    folder, data, tower, small_squares, tmp_path, monkeypatch
+):
+    """Twice into different folders, once cut off in the middle: the same tensors, bit for bit."""
+    from typer.testing import CliRunner
+
+    from tellsign.plugins.semantic.training import __main__ as commands
+
+    torch.manual_seed(0)
+    network = Student(folded=False).state_dict()
+    torch.save({f"_{k}": v for k, v in network.items() if not k.startswith("head.")}, tmp_path / "published.pth")
+    teacher = export.export_head(export.fit_head(data, RECIPE, least=5), RECIPE, tmp_path, version="1", tower="tiny")
+    monkeypatch.setattr(commands, "clip_tower", lambda name: tower)
+    monkeypatch.setattr(probe, "Data", lambda folder, tower: data)
+    monkeypatch.setattr(lite.calibration, "__kwdefaults__", {"least": 5})
+
+    def run(where):
+        given = [
+            "--folder",
+            folder,
+            "--teacher",
+            teacher,
+            "--start",
+            tmp_path / "published.pth",
+            "--run",
+            where / "run",
+        ]
+        options = [*given, "--out", where, "--version", "9.9", "--recipe", '{"strength": 1e-6}']
+        return CliRunner().invoke(commands.app, ["student", *map(str, options)])
+
+    assert run(tmp_path / "whole").exit_code == 0
+    real, asked = lite.score, []
+
+    def cut(student, squares, rows, version):
+        asked.append(version)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return real(student, squares, rows, version)
+
+    monkeypatch.setattr(lite, "score", cut)
+    assert run(tmp_path / "cut").exit_code != 0
+    monkeypatch.setattr(lite, "score", real)
+    store = np.lib.format.open_memmap(tmp_path / "cut" / "run" / "features-overview.npy", "r+")
+    assert store.any(axis=1).all()
+    assert run(tmp_path / "cut").exit_code == 0
+    whole, cut_off = (load_file(tmp_path / name / "semantic-student.safetensors") for name in ("whole", "cut"))
+    assert whole.keys() == cut_off.keys()
+    assert all(torch.equal(whole[k], cut_off[k]) for k in whole)
+    assert asked == ["overview", "plain"]
+    given = [
+        "--folder",
+        folder,
+        "--teacher",
+        teacher,
+        "--start",
+        tmp_path / "published.pth",
+        "--run",
+        tmp_path / "cut/run",
+    ]
+    told = CliRunner().invoke(commands.app, ["student-table", *map(str, given)])
+    assert told.exception is None
+    assert len(told.stdout.splitlines()) == 6
+    # A finished file of either kind is held against real pictures by one command.
+    for file in (teacher, tmp_path / "cut" / "semantic-student.safetensors"):
+        for version in ("overview", "plain"):
+            words = ["accusations", "--folder", folder, "--weights", file, "--version", version, "--each", "3"]
+            told = CliRunner().invoke(commands.app, list(map(str, words)))
+            assert told.exception is None
+            first, *sources = told.stdout.splitlines()
+            assert first.startswith(f"fuse, {version}: AUC")
+            assert [line.split()[2:4] for line in sources] == [["of", "3"], ["of", "3"]]
+    monkeypatch.setattr(lite, "read_tokens", lambda folder, version: np.zeros((len(Squares.read(folder)), 3, 64)))
+    told = CliRunner().invoke(commands.app, ["accusations", "--folder", str(folder), "--weights", str(teacher)])
+    assert isinstance(told.exception, ValueError)
+    assert "run `features --versions overview --splits fuse` first" in str(told.exception)
+
+
 def test_soft_labels_are_fitted():
     rng = np.random.default_rng(0)
     x = rng.normal(3, 2, (4000, 3)).astype(np.float32)
@@ -297,3 +391,30 @@ def test_the_head_is_not_fitted_to_untagged_data(tmp_path):
     answer = CliRunner().invoke(app, ["head", "--folder", str(tmp_path), "--out", str(tmp_path), "--version", "1"])
     assert isinstance(answer.exception, SettingError)
     assert TAG in str(answer.exception)
+
+
+# -- scores for the fusion's balance --------------------------------------------------------------------------------
+
+
+def test_cross_fitted_scores_are_those_of_heads_without_the_source(folder, data):
+    found, recipe, taught = Squares.read(folder), probe.Recipe(blocks=(1, 2)), lite.Recipe()
+    fit = np.flatnonzero(data.split == "fit")
+    trunk = np.random.default_rng(0).normal(size=(len(fit), 2024)).astype(np.float32)
+    trunk[:, 0] += 4 * data.label[fit]
+    lines = crossfit.cross_fitted(found, data, trunk, recipe=recipe, student=taught, seeds=(0,))
+    paths = [str(Path(p).resolve()) for p in found.path[data.rows[fit]]]
+    assert list(lines) == [(p, 0) for p in paths]
+    unseen, fold = probe.held_out(data, probe.probe_scorer(data, recipe), seed=0)
+    tower = np.array([line["semantic.tower"] for line in lines.values()])
+    np.testing.assert_allclose(tower, unseen / unseen.std(), rtol=1e-5)
+    # A source's own rows of the trunk teach its student nothing: another trunk there, the same scores elsewhere.
+    other = trunk.copy()
+    other[fold == 0] = 0
+    again = crossfit.cross_fitted(found, data, other, recipe=recipe, student=taught, seeds=(0,))
+    student, changed = (np.array([line["semantic.student"] for line in x.values()]) for x in (lines, again))
+    assert np.ptp(changed[fold == 0]) == pytest.approx(0, abs=1e-6)
+    assert np.ptp(student[fold == 0]) > 0
+    alone = crossfit.cross_fitted(found, data, None, recipe=recipe, student=taught, seeds=(0,))
+    assert all(set(line) == {"semantic.tower"} for line in alone.values())
+    with pytest.raises(ValueError, match="trunk takes a row for each of the"):
+        crossfit.cross_fitted(found, data, trunk[1:], recipe=recipe, student=taught)

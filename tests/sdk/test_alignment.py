@@ -9,9 +9,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from tellsign.alignment import (
+    Alignment,
     alignment_loss,
     attention_map,
     attention_mass,
+    cross_attention_map,
     grad_cam,
     patch_shares,
     recorded,
@@ -19,6 +21,7 @@ from tellsign.alignment import (
     rollout,
 )
 from tellsign.alignment.rollout import normalised
+from tellsign.errors import SettingError
 from tellsign.towers import ClipTower
 
 
@@ -45,6 +48,63 @@ class Detector(nn.Module):
 
 def pictures(count=2, seed=1):
     return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+# -- attention of one set of tokens on another ---------------------------------------------------------------------
+
+
+def test_a_cross_attention_map_by_hand():
+    attention = torch.tensor([[[[0.25, 0.75], [0.5, 0.5]], [[0.5, 0.5], [1.0, 0.0]]]], requires_grad=True)
+    # What each weight does to the logit is its gradient.
+    effect = torch.tensor([[[[4.0, 0.0], [0.0, -4.0]], [[0.0, 2.0], [1.0, 3.0]]]])
+    seen = cross_attention_map((attention * effect).sum().reshape(1), [attention])
+    # Gradient times attention, mean of the heads: [[.5, .5], [.5, -1]]; what is positive, summed over who asks: 1, .5.
+    torch.testing.assert_close(seen, torch.tensor([[1.0, 0.5]]))
+    with pytest.raises(ValueError, match="all of one N"):
+        cross_attention_map(attention.sum().reshape(1), [attention, torch.zeros(1, 1, 2, 3)])
+
+
+def test_any_module_with_a_record_is_recorded():
+    class Asks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.record = None
+
+        def forward(self, x):
+            if self.record is not None:
+                self.record(x)
+            return x
+
+    model = nn.Sequential(Asks())
+    with recorded(model) as attentions:
+        model(torch.ones(2))
+    model(torch.ones(2))
+    assert len(attentions) == 1
+
+
+# -- as an auxiliary loss -------------------------------------------------------------------------------------------
+
+
+def test_the_auxiliary_loss_is_beta_times_the_loss_of_maps_with_one_maximum():
+    model, x = Detector(), pictures()
+    masks = torch.zeros(2, 32, 32)
+    masks[0, 8:16, 8:16] = 1
+    with recorded(model) as attentions:
+        logits = model(x)
+    loss = Alignment(beta=3.0, benign=0.6).loss(logits, attentions, masks, (4, 4))
+    seen = attention_map(logits, attentions, together=True)
+    torch.testing.assert_close(loss, 3 * alignment_loss(seen, patch_shares(masks, (4, 4)), benign=0.6))
+    own = alignment_loss(attention_map(logits, attentions), patch_shares(masks, (4, 4)), benign=0.6)
+    assert abs(loss.item() - 3 * own.item()) > 1e-6
+    loss.backward()
+    assert model.tower.transformer.resblocks[0].attn.in_proj_weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("change", [{"beta": -1}, {"benign": 1.5}, {"last": 0}])
+def test_an_alignment_that_makes_no_sense_is_refused(change):
+    with pytest.raises(SettingError, match=next(iter(change))):
+        Alignment(**change)
+    assert not Alignment(beta=0)
 
 
 # -- recording ----------------------------------------------------------------------------------------------------

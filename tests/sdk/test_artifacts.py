@@ -244,6 +244,14 @@ def test_a_run_counts_what_it_sees(tmp_path):
     json.dumps(out, allow_nan=False)
 
 
+def test_measures_of_quality_are_held_against_the_answers(tmp_path):
+    out = run(rows(tmp_path), Half(), quality={"niqe": {"a.png": 3.0, "b.png": 5.0}}, draws=20)
+    assert (out["quality"]["niqe"]["n"], out["quality"]["niqe"]["n_missing"]) == (2, 1)
+    assert out["quality"]["niqe"]["mean"] == 4
+    assert out["quality"]["niqe"]["spearman_p"] is None  # every answer is .9
+    json.dumps(out, allow_nan=False)
+
+
 def test_maps_named_after_categories_are_used_for_them(tmp_path):
     out = run(rows(tmp_path), ByName(), draws=0)
     assert out["maps_name_categories"]

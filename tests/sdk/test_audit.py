@@ -15,7 +15,7 @@ from tellsign.audit.changes import CHANGES, changed, fitted, partners, round_tri
 from tellsign.audit.page import html
 from tellsign.audit.run import audit
 from tellsign.errors import SettingError
-from tellsign.evaluation.dataset import load
+from tellsign.evaluation.dataset import DataError, load
 from tellsign.schemas import Column, Declaration, Picture, ScoreEvidence, Task
 
 KINDS = {c.name: c.kind for c in CHANGES}
@@ -296,3 +296,26 @@ def test_the_command_refuses_bad_input_before_it_scores(folder, tmp_path):
     answer = run(folder, "--autoencoder", tmp_path)
     assert answer.exit_code == 2
     assert "takes a folder with weights" in answer.output
+
+
+# -- blind spots of a table of scores -------------------------------------------------------------------------------
+
+
+def test_blind_spots_are_read_off_a_table_of_scores(tmp_path):
+    from tellsign.audit.__main__ import app
+
+    lines = ["a,b,label,group,source"]
+    lines += [f"{-1 - i},{-2 + i / 10},0,r{i},camera" for i in range(10)]
+    lines += [f"5,-9,1,f{i},one" for i in range(6)] + [f"-9,5,1,g{i},two" for i in range(6)]
+    lines += ["-9,-9,1,f0,one", ",5,1,h,two"]  # a second version, and a picture that one detector did not judge
+    table = tmp_path / "scores.csv"
+    table.write_text("\n".join(lines) + "\n")
+    told = CliRunner().invoke(app, [str(table), "--columns", "a,b"])
+    assert told.exit_code == 0, told.output
+    assert "22 pictures, 10 real" in told.output
+    assert "| one | 6 | 1.00 | 0.00 |" in told.output
+    assert "| two | 6 | 0.00 | 1.00 |" in told.output
+    assert "of what a misses, b catches 1.00" in told.output
+    told = CliRunner().invoke(app, [str(table), "--columns", "a,c"])
+    assert isinstance(told.exception, DataError)
+    assert "no column c" in str(told.exception)

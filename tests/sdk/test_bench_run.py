@@ -234,8 +234,8 @@ def cli(monkeypatch):
 
     calls = []
 
-    def fake(plan, device, tick):
-        calls.append((plan, device))
+    def fake(make, plan, device, tick):
+        calls.append((plan, device, make.keywords))
         tick("one picture")
         value = Estimate(median=0.2, low=0.15, high=0.25)
         judgement = "fail" if plan.pairs == 7 else "pass"
@@ -263,7 +263,12 @@ def test_command_prints_a_table_or_json(cli):
     assert calls[-1][0] == Plan()
     result, calls = cli("--json", "--quick", "--device", "cpu")
     assert json.loads(result.stdout)["lines"][0]["judgement"] == "pass"
-    assert calls[-1] == (Plan.quick(), "cpu")
+    assert calls[-1] == (Plan.quick(), "cpu", {})
+
+
+def test_command_measures_the_detectors_that_are_asked_for(cli):
+    _, calls = cli("--plugin", "a", "--deny", "b", "--commercial-only")
+    assert calls[-1][2] == {"plugins": ["a"], "deny": ["b"], "commercial_only": True}
 
 
 def test_command_fails_where_a_line_fails(cli):

@@ -78,6 +78,12 @@ BAD = [
         {},
         lambda f: (weights_of(f) / "more.safetensors").write_bytes(b"x"),
     ),
+    (
+        "weights",
+        "asks for the weights clip-vit-b16, which shared_weights does not name",
+        {"answer": "from tellsign.weights import locate\nlocate('clip-vit-b16')\n" + GOOD},
+        None,
+    ),
     ("cheap_listing", "imports scipy", {"init": "import scipy\nfrom tellsign.plugin import hookimpl"}, None),
     ("cheap_listing", "importing its package fails: OSError: disk", {"init": "raise OSError('disk')"}, None),
     ("loads", "OSError: disk", {"init": "raise OSError('disk')"}, None),
@@ -350,6 +356,13 @@ def test_weights_that_are_declared_with_a_card_pass(site):
     weights_of(site.install("acme", GOOD))
     (result,) = check("acme", only=["weights"]).results
     assert (result.state, result.said) == ("passed", "1 files of 0.0 MB in all, hashes right")
+
+
+def test_shared_weights_that_are_declared_pass(site):
+    asks = "from tellsign.weights import locate\nlocate('clip-vit-b16')\n" + GOOD
+    site.install("acme", asks, shared_weights=["clip-vit-b16"])
+    (result,) = check("acme", only=["weights"]).results
+    assert (result.state, result.said) == ("passed", "it ships none; shares clip-vit-b16")
 
 
 def test_a_model_of_the_runtime_moves(site):

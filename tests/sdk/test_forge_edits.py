@@ -11,6 +11,7 @@ from PIL import Image
 from tellsign.forge.blend import blend, changed_outside
 from tellsign.forge.classical import FILLS, grain, membrane
 from tellsign.forge.copymove import OVERLAP, copy_move, find_offset, shifted
+from tellsign.forge.enhance import denoised, super_resolved
 from tellsign.forge.errors import ForgeError
 from tellsign.forge.labels import KINDS, TRUTH, masks
 from tellsign.forge.roundtrip import RoundTrip
@@ -286,3 +287,31 @@ def test_an_autoencoder_that_changes_the_size_is_refused():
 
     with pytest.raises(ForgeError, match=r"gave \(1, 3, 24, 64\) for a picture of \(1, 3, 48, 64\)"):
         RoundTrip(Halving())(noise(48, 64), np.random.default_rng(0))
+
+
+# -- enhanced photographs -----------------------------------------------------------------------------------------
+
+
+def test_an_enhanced_photograph_is_no_ai_picture_and_trains_no_mask():
+    truth = TRUTH["enhanced"]
+    assert (truth.cls, truth.ai_loss, truth.ma_loss) == (0, False, False)
+
+
+def test_denoising_takes_noise_and_leaves_edges_and_levels():
+    rng = np.random.default_rng(0)
+    step = np.full((48, 64, 3), 60, np.uint8)
+    step[:, 32:] = 180
+    grainy = np.clip(step + rng.normal(0, 5, step.shape), 0, 255).astype(np.uint8)
+    out = denoised(grainy, np.random.default_rng(1)).astype(float)
+    flat = (slice(6, 42), slice(6, 24))
+    assert out[flat].std() < 0.8 * grainy[flat].std()
+    assert out[flat].mean() == pytest.approx(60, abs=1)
+    # The step is as steep as it was: a blur would halve it.
+    assert (out[:, 33] - out[:, 30]).mean() > 100
+
+
+def test_super_resolution_takes_the_whole_picture():
+    pixels = noise(41, 60)
+    out = super_resolved(doubled)(pixels, np.random.default_rng(0))
+    assert out.shape == pixels.shape
+    assert (out != pixels).any(axis=2).mean() > 0.9

@@ -155,6 +155,34 @@ def test_the_licence_filter(site, options, left):
         )
 
 
+def test_the_licence_filter_sees_the_weights_that_a_plugin_shares(site, monkeypatch):
+    from tellsign.weights import SPECS
+
+    spec = SPECS["clip-vit-b16"]
+    site.install("free")
+    site.install("sharing", shared_weights=["clip-vit-l14-336", "clip-vit-b16"])
+    assert {r.state for r in discover(commercial_only=True) if r.name in ("free", "sharing")} == {"ok"}
+    monkeypatch.setitem(SPECS, spec.name, attrs.evolve(spec, licence="CC-BY-NC-4.0", commercial_use=False))
+    ours = {r.name: r for r in discover(commercial_only=True) if r.name in ("free", "sharing")}
+    assert (ours["free"].state, ours["sharing"].state) == ("ok", "disabled")
+    assert ours["sharing"].reason == "it uses weights that allow no commercial use: clip-vit-b16 (CC-BY-NC-4.0)"
+    assert {r.state for r in discover() if r.name == "sharing"} == {"ok"}
+
+
+def test_shared_weights_that_nobody_knows_are_refused(site, tmp_path):
+    site.install("sharing", shared_weights=["clip-vit-b17"])
+    words = "it shares the weights clip-vit-b17, and this tellsign knows clip-vit-b16, clip-vit-l14-336"
+    assert (record_of("sharing").state, record_of("sharing").reason) == ("failed", words)
+    file = tmp_path / "alone.py"
+    file.write_text(
+        "from tellsign.plugin import DetectorPlugin\nDECLARATION = {'task': 'pixel', 'shared_weights': ['x']}\n"
+        "class Alone(DetectorPlugin):\n    def detect(self, views, runtime): return [[] for _ in views]\n"
+    )
+    site.allow("alone")
+    (record,) = [r for r in discover(files=[file]) if r.file == file]
+    assert "it shares the weights x," in record.reason
+
+
 def test_a_switch_that_is_neither_on_nor_off_is_refused(site):
     with pytest.raises(SettingError, match="TELLSIGN_COMMERCIAL_ONLY takes 1 or 0, got 'perhaps'"):
         discover(environ={"TELLSIGN_COMMERCIAL_ONLY": "perhaps"})

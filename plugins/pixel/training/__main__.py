@@ -3,6 +3,7 @@
     prepare    native windows and aligned pairs
     features   frozen features of every window (resumes)
     fit        heads on frozen features: what ships
+    cross-fit  scores of `fit` by heads that did not see the picture's source
     yardstick  the table of linear probes
     train      low-rank updates and heads (resumes)
     finetune   the early head and its updates again, on the four-bit trunk
@@ -23,20 +24,40 @@ import torch
 import typer
 
 from tellsign.data.rows import read_rows
+from tellsign.data.scoring import write_scores
 from tellsign.towers import ClipTower
+from tellsign.weights.files import declare
 
+from . import crossfit, probe
 from . import export as exporting
 from . import prepare as preparing
-from . import probe
+from .balance import Balance
 from .score import score_run
 from .train import Recipe, Windows, finetune_early
 from .train import train as run_training
 
+HeadText = tuple[str, float, str]
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Option(help="What `prepare` wrote.")]
 TowerFile = Annotated[Path, typer.Option(help="The CLIP tower, as `tellsign models fetch clip-vit-b16` stores it.")]
 Run = Annotated[Path, typer.Option(help="Folder of the run.")]
+Strength = Annotated[float, typer.Option(help="Inverse penalty.")]
+Balancing = Annotated[str, typer.Option(help="JSON of what differs from the default `Balance`.")]
+DEEP, EARLY = (3e-2, '{"power": 0.0, "by_content": true, "offset": 4.0}'), (1e-3, "{}")
+"""Penalty and balance of the heads that ship."""
+
+
+def heads_of(deep: HeadText, early: HeadText) -> dict[str, probe.HeadFit]:
+    """The two heads' fits: blocks, inverse penalty and balance of each, as the command line gives them."""
+    out = {}
+    for name, (blocks, strength, balance) in (("deep", deep), ("early", early)):
+        chosen = tuple(int(b) for b in blocks.split(","))
+        features = "tower" if name == "deep" else f"trunk{max(chosen)}"
+        out[name] = probe.HeadFit(
+            blocks=chosen, strength=strength, features=features, balance=Balance(**json.loads(balance))
+        )
+    return out
 
 
 @app.command()
@@ -77,21 +98,17 @@ def fit(
     folder: Folder,
     out: Run,
     deep: Annotated[str, typer.Option(help="Blocks of the tower model's head.")] = "7,8,12",
-    deep_strength: Annotated[float, typer.Option(help="Inverse penalty.")] = 1e-3,
+    deep_strength: Strength = DEEP[0],
+    deep_balance: Balancing = DEEP[1],
     early: Annotated[str, typer.Option(help="Of the bundled model's; the last is the trunk's depth.")] = "6",
-    early_strength: Annotated[float, typer.Option(help="Inverse penalty.")] = 1e-3,
+    early_strength: Strength = EARLY[0],
+    early_balance: Balancing = EARLY[1],
     residual_strength: Annotated[float, typer.Option(help="Inverse penalty of the probe on residuals.")] = 1e-2,
 ) -> None:
     """Fit both heads to frozen features, and the probe on residuals, and write them as a run without updates."""
-    blocks = {n: tuple(int(b) for b in text.split(",")) for n, text in (("deep", deep), ("early", early))}
-    heads = {
-        "deep": probe.HeadFit(blocks=blocks["deep"], strength=deep_strength),
-        "early": probe.HeadFit(
-            blocks=blocks["early"], strength=early_strength, features=f"trunk{max(blocks['early'])}"
-        ),
-    }
+    heads = heads_of((deep, deep_strength, deep_balance), (early, early_strength, early_balance))
     out.mkdir(parents=True, exist_ok=True)
-    recipe = Recipe(steps=0, rank=0, pairs=0, deep=blocks["deep"], early=blocks["early"])
+    recipe = Recipe(steps=0, rank=0, pairs=0, deep=heads["deep"].blocks, early=heads["early"].blocks)
     told = attrs.asdict(recipe) | {"heads": {n: attrs.asdict(h) for n, h in heads.items()}}
     (out / "recipe.json").write_text(json.dumps(told, indent=1))
     windows = Windows(folder)
@@ -112,6 +129,26 @@ def fit_residual(
 
 
 @app.command()
+def cross_fit(
+    folder: Folder,
+    out: Annotated[Path, typer.Option(help="Receives the scores, as JSON lines.")],
+    deep: Annotated[str, typer.Option(help="Blocks of the tower model's head.")] = "7,8,12",
+    deep_strength: Strength = DEEP[0],
+    deep_balance: Balancing = DEEP[1],
+    early: Annotated[str, typer.Option(help="Blocks of the bundled model's; the last is the trunk's depth.")] = "6",
+    early_strength: Strength = EARLY[0],
+    early_balance: Balancing = EARLY[1],
+    residual_strength: Annotated[float, typer.Option(help="Inverse penalty of the probe on residuals.")] = 1e-2,
+) -> None:
+    """Score `fit` by heads that saw nothing of a picture's source: the fusion learns its balance from it too."""
+    fits = heads_of((deep, deep_strength, deep_balance), (early, early_strength, early_balance))
+    heads = {"tower": fits["deep"], "bundled": fits["early"]}
+    lines = crossfit.cross_fitted(Windows(folder), folder, heads, residual=residual_strength)
+    write_scores(out, lines)
+    typer.echo(f"{len(lines)} pictures in {out}")
+
+
+@app.command()
 def yardstick(folder: Folder) -> None:
     """Print the table of linear probes; also to yardstick.json."""
     table = probe.yardstick(Windows(folder), folder)
@@ -126,6 +163,9 @@ def train(
     tower: TowerFile,
     out: Run,
     recipe: Annotated[str, typer.Option(help="JSON with what differs from the default recipe.")] = "{}",
+    masks: Annotated[
+        list[Path] | None, typer.Option(help="Marked artifacts, for a recipe with `align`: X-AIGD or forged folders.")
+    ] = None,
 ) -> None:
     """Train, or go on."""
     chosen = Recipe.parse(recipe)
@@ -135,7 +175,7 @@ def train(
         heads = {n: probe.HeadFit(blocks=getattr(chosen, n), strength=3e-4) for n in ("deep", "early")}
         probe.fit_heads(Windows(folder), folder, heads, start)
     model = ClipTower.from_state_dict(exporting.load_tower(tower))
-    typer.echo(f"{run_training(chosen, folder=folder, out=out, tower=model, start=start)}")
+    typer.echo(f"{run_training(chosen, folder=folder, out=out, tower=model, start=start, masks=masks or ())}")
 
 
 @app.command()
@@ -179,16 +219,23 @@ def export(
     out: Annotated[Path, typer.Option(help="Receives the weights files.")],
     version: Annotated[str, typer.Option()],
     early: Annotated[Path | None, typer.Option(help="Run of `finetune`; default the same run.")] = None,
+    only: Annotated[str, typer.Option(help="What is written anew; the other files stay.")] = "tower,bundled,residual",
 ) -> None:
     """Write the weights files that ship."""
     out.mkdir(parents=True, exist_ok=True)
-    files = [exporting.export_tower(run, out, version=version)]
-    files.append(exporting.export_bundled(early or run, exporting.load_tower(tower), out, version=version))
-    if (run / exporting.RESIDUAL).is_file():
-        files.append(exporting.export_residual(run, out, version=version))
+    asked = only.split(",")
+    if unknown := set(asked) - {"tower", "bundled", "residual"}:
+        raise typer.BadParameter(f"--only takes some of tower, bundled, residual, got {', '.join(sorted(unknown))}")
+    if "tower" in asked:
+        exporting.export_tower(run, out, version=version)
+    if "bundled" in asked:
+        exporting.export_bundled(early or run, exporting.load_tower(tower), out, version=version)
+    if "residual" in asked and (run / exporting.RESIDUAL).is_file():
+        exporting.export_residual(run, out, version=version)
+    files = [f for n in ("tower", "bundled", "residual") if (f := out / f"pixel-{n}.safetensors").is_file()]
     declaration = out.parent / "tellsign.json"
     if declaration.is_file():
-        exporting.declare(files, declaration)
+        declare(files, declaration)
     for file in files:
         typer.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 

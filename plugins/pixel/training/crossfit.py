@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from tellsign.data import scoring
 
-from .probe import HeadFit, held_out_scores, read_features
+from .balance import Balance
+from .probe import HeadFit, Probe, read_features, read_rows, unseen_scores
 from .train import Windows
 
 RESIDUALS = "residuals"
@@ -46,18 +47,17 @@ def cross_fitted(
         Not calibrated: each column has a scale of its own.
     """
     found: dict[scoring.Key, dict[str, list[float]]] = {}
-    asked = [(f"pixel.{name}", h.features, h.blocks, h.strength) for name, h in heads.items()]
-    for column, features, blocks, strength in [*asked, ("pixel.residual", RESIDUALS, (), residual)]:
+    asked = [(f"pixel.{name}", h.features, h.blocks, h.strength, h.balance) for name, h in heads.items()]
+    for column, features, blocks, strength, balance in [*asked, ("pixel.residual", RESIDUALS, (), residual, Balance())]:
         x, index, condition = read_features(folder, features)
         rows = [windows.rows[i] for i in index]
         inside = np.flatnonzero(np.array([r["split"] == "fit" for r in rows]) & (condition == "native"))
-        labels = np.array([int(rows[i]["label"]) for i in inside])
-        sources = [rows[i]["source"] for i in inside]
+        known = read_rows(windows, index[inside])
         parts = [np.asarray(x[inside][:, b - 1, 0], np.float32) for b in blocks] or [np.asarray(x[inside], np.float32)]
         total: NDArray[np.float64] = np.zeros(len(inside))
         for part in parts:
             for seed in seeds:
-                unseen = held_out_scores(part, labels, sources, strength=strength, seed=seed)
+                unseen = unseen_scores(part, known, Probe(strength, seed, balance), seed=seed)
                 total += unseen / unseen.std()
         for i, score in zip(inside, (total / len(parts) / len(seeds)).tolist(), strict=True):
             key = (str(Path(rows[i]["path"]).resolve()), 0)

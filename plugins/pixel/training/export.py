@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -105,25 +104,3 @@ def export_residual(run: Path, out: Path, *, version: str) -> Path:
 def load_tower(file: Path) -> dict[str, Tensor]:
     """The tower's tensors in float32."""
     return {name: value.to(torch.float32) for name, value in load_file(file).items()}
-
-
-def declare(files: Sequence[Path], declaration: Path) -> None:
-    """Write the files' names, hashes and sizes into the plugin's declaration.
-
-    Parameters
-    ----------
-    files : sequence of Path
-        In a folder beside the declaration.
-    declaration : Path
-        The plugin's `tellsign.json`.
-    """
-    told = json.loads(declaration.read_text())
-    told["weights"] = [
-        {
-            "file": f"{file.parent.name}/{file.name}",
-            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-            "size": file.stat().st_size,
-        }
-        for file in files
-    ]
-    declaration.write_text(json.dumps(told, indent=2) + "\n")

@@ -6,7 +6,6 @@ Choices are made on held-out families inside `fit` and on `fuse`; `test` is neve
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from tellsign.plugins.pixel.model import PixelHead
 from tellsign.plugins.pixel.residuals import ResidualProbe, statistics
 from tellsign.towers import ClipTower, clip_input
 
+from .balance import Balance, Rows
 from .train import CROP, Windows, crop, half_precision
 
 CONDITIONS: dict[str, int | None] = {"native": None, "jpeg90": 90}
@@ -104,34 +104,44 @@ def extract(
 
 def source_weights(labels: NDArray[np.int64], sources: Sequence[str]) -> NDArray[np.float64]:
     """Weights that give both classes one total and a source the square root of its size; their mean is 1."""
-    count = Counter(zip(labels.tolist(), sources, strict=True))
-    weight = np.array([count[k] ** -0.5 for k in zip(labels.tolist(), sources, strict=True)])
-    for label in (0, 1):
-        weight[labels == label] /= weight[labels == label].sum()
-    return weight * len(weight) / 2
+    return Balance().weights(Rows.plain(labels, sources))
 
 
 class Probe:
-    """A standardised, source-balanced logistic regression.
+    """A standardised logistic regression, source-balanced or as `balance` says.
 
     Parameters
     ----------
     strength : float
         Inverse of the L2 penalty, as scikit-learn's `C`.
+    seed : int
+    balance : Balance
     """
 
-    def __init__(self, strength: float, seed: int = 0) -> None:
+    def __init__(self, strength: float, seed: int = 0, balance: Balance | None = None) -> None:
         self.scaler = StandardScaler()
         self.model = LogisticRegression(C=strength, max_iter=300, random_state=seed)
+        self.balance = balance or Balance()
 
     def fit(self, x: NDArray[np.float32], labels: NDArray[np.int64], sources: Sequence[str]) -> Probe:
         """Fit to features (n, k)."""
-        self.model.fit(self.scaler.fit_transform(x), labels, sample_weight=source_weights(labels, sources))
+        return self.fit_rows(x, Rows.plain(labels, sources))
+
+    def fit_rows(self, x: NDArray[np.float32], rows: Rows, weights: NDArray[np.float64] | None = None) -> Probe:
+        """Fit to features (n, k) of `rows`; `weights` (n,) take the place of those that the balance gives."""
+        z = np.concatenate([self.scaler.fit_transform(x), self.balance.columns(rows)], axis=1)
+        self.model.fit(z, rows.labels, sample_weight=self.balance.weights(rows) if weights is None else weights)
         return self
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Of the standardised features, (k,); what the offsets explained is left out."""
+        out: NDArray[np.float64] = self.model.coef_[0, : len(self.scaler.mean_)]
+        return out
 
     def score(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """Log-odds of (n, k) features."""
-        out: NDArray[np.float64] = self.model.decision_function(self.scaler.transform(x))
+        out: NDArray[np.float64] = self.scaler.transform(x) @ self.weights + self.model.intercept_[0]
         return out
 
 
@@ -151,12 +161,18 @@ def held_out_scores(
     ValueError
         A class has fewer sources than folds.
     """
-    fold = source_folds(labels, sources, seed=seed, folds=folds)
-    names = np.array(sources)
+    return unseen_scores(x, Rows.plain(labels, sources), Probe(strength, seed), seed=seed, folds=folds)
+
+
+def unseen_scores(
+    x: NDArray[np.float32], rows: Rows, probe: Probe, *, seed: int, folds: int = 4
+) -> NDArray[np.float64]:
+    """`held_out_scores` of `rows` by any probe, which is fitted anew for every fold."""
+    fold = source_folds(rows.labels, rows.sources.tolist(), seed=seed, folds=folds)
     out = np.empty(len(x))
     for f in range(folds):
         inside = fold != f
-        out[~inside] = Probe(strength, seed).fit(x[inside], labels[inside], names[inside].tolist()).score(x[~inside])
+        out[~inside] = probe.fit_rows(x[inside], rows[inside]).score(x[~inside])
     return out
 
 
@@ -300,6 +316,15 @@ class HeadFit:
     """Inverse of the L2 penalty. The smaller, the nearer a probe is to the mere difference of the class means."""
     features: str = "tower"
     """Name of what `extract` wrote."""
+    balance: Balance = attrs.field(factory=Balance)
+    """How much each picture counts."""
+
+
+def read_rows(windows: Windows, index: NDArray[np.int64]) -> Rows:
+    """What is known of windows `index`, int64 (n,)."""
+    known = [windows.rows[i] for i in index]
+    sources, contents = (np.array([r[name] for r in known]) for name in ("source", "content"))
+    return Rows(np.array([int(r["label"]) for r in known]), sources, contents)
 
 
 def fit_head(windows: Windows, folder: Path, fit: HeadFit, *, seed: int = 0) -> PixelHead:
@@ -319,10 +344,8 @@ def fit_head(windows: Windows, folder: Path, fit: HeadFit, *, seed: int = 0) -> 
         Of the folds.
     """
     x, index, condition = read_features(folder, fit.features)
-    rows = [windows.rows[i] for i in index]
-    inside = np.flatnonzero(np.array([r["split"] == "fit" for r in rows]) & (condition == "native"))
-    labels = np.array([int(rows[i]["label"]) for i in inside])
-    sources = [rows[i]["source"] for i in inside]
+    inside = np.flatnonzero(np.array([windows.rows[i]["split"] == "fit" for i in index]) & (condition == "native"))
+    rows = read_rows(windows, index[inside])
     part = np.asarray(x[inside][:, [b - 1 for b in fit.blocks]], np.float32)
     head = PixelHead(fit.blocks, part.shape[-1])
     with torch.no_grad():
@@ -332,15 +355,13 @@ def fit_head(windows: Windows, folder: Path, fit: HeadFit, *, seed: int = 0) -> 
             weights, offset, held = [], 0.0, np.zeros(len(part))
             for n in range(len(fit.blocks)):
                 z = part[:, n, kind]
-                probe = Probe(fit.strength, seed).fit(z, labels, sources)
-                unseen = held_out_scores(z, labels, sources, strength=fit.strength, seed=seed)
+                unseen = unseen_scores(z, rows, Probe(fit.strength, seed, fit.balance), seed=seed)
+                probe = Probe(fit.strength, seed, fit.balance).fit_rows(z, rows)
                 spread = float(unseen.std())
                 held += unseen / spread
-                weights.append(probe.model.coef_[0] / spread)
+                weights.append(probe.weights / spread)
                 offset += float(probe.model.intercept_[0]) / spread
-            stretch = LogisticRegression(C=1e6).fit(
-                held[:, None], labels, sample_weight=source_weights(labels, sources)
-            )
+            stretch = LogisticRegression(C=1e6).fit(held[:, None], rows.labels, sample_weight=fit.balance.weights(rows))
             slope = float(stretch.coef_[0, 0])
             head.weight[:, kind] = torch.from_numpy(np.asarray(np.stack(weights) * slope, np.float32))
             if kind == 0:

@@ -11,7 +11,7 @@ import csv
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tellsign.alignment import Alignment, recorded
+from tellsign.alignment.windows import MarkedWindows
 from tellsign.data.normalise import normalise_window, reencode
+from tellsign.errors import SettingError
 from tellsign.plugins.pixel.model import PixelHead
 from tellsign.towers import ClipTower, LoraSet, clip_input
 
@@ -32,7 +35,7 @@ from .gate import check_pairs
 from .pairs import draw_augmentation, frequency_mix, pixel_mix, twin
 
 CROP = 224
-PARTS = ("deep", "early", "distil", "ranking")
+PARTS = ("deep", "early", "distil", "ranking", "marked", "align")
 """The columns of the curve."""
 
 
@@ -61,6 +64,12 @@ class Recipe:
     average: float = 0.98
     """Decay of the moving average of the weights that is kept."""
     warmup: int = 20
+    align: float = 0.0
+    """Weight of the loss that draws the deep head's attention to marked artifacts (docs/artifacts.md); 0 is without."""
+    align_benign: float = 0.4
+    """Its weight of patches without an artifact."""
+    align_pictures: int = 4
+    """Pictures with marked artifacts per step, half of them real; the deep head learns their class too."""
 
     @classmethod
     def parse(cls, text: str) -> Recipe:
@@ -205,6 +214,22 @@ def loss_of(recipe: Recipe, deep: Tensor, early: Tensor, labels: Tensor) -> dict
     return parts
 
 
+def loss_on_marked(recipe: Recipe, tower: ClipTower, run: Run, windows: MarkedWindows, step: int) -> dict[str, Tensor]:
+    """The deep head's class loss on pictures with marked artifacts, and the alignment of its attention with them."""
+    # A stream of its own, so that a recipe without alignment draws what it always drew.
+    marked = windows.draw(recipe.align_pictures, np.random.default_rng((recipe.seed, step, 1)))
+    device = tower.conv1.weight.device
+    with recorded(tower) as attentions:
+        logit, _ = forward(tower, run, marked.pixels, only="deep")
+    labels, masks, known = (torch.from_numpy(a).to(device) for a in (marked.labels, marked.masks, marked.known))
+    side = CROP // tower.patch
+    alignment = Alignment(beta=recipe.align, benign=recipe.align_benign)
+    return {
+        "marked": F.binary_cross_entropy_with_logits(logit, labels),
+        "align": alignment.loss(logit, attentions, masks, (side, side), known=known),
+    }
+
+
 def read_pairs(recipe: Recipe, folder: Path, out: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
     """The prepared pairs, past the gate; None where the recipe wants none.
 
@@ -224,7 +249,15 @@ def read_pairs(recipe: Recipe, folder: Path, out: Path) -> tuple[NDArray[np.uint
     return pairs
 
 
-def train(recipe: Recipe, *, folder: Path, out: Path, tower: ClipTower, start: Path | None = None) -> Path:
+def train(
+    recipe: Recipe,
+    *,
+    folder: Path,
+    out: Path,
+    tower: ClipTower,
+    start: Path | None = None,
+    masks: Sequence[Path] = (),
+) -> Path:
     """Train, or go on where an interrupted run stopped.
 
     Parameters
@@ -238,19 +271,32 @@ def train(recipe: Recipe, *, folder: Path, out: Path, tower: ClipTower, start: P
         The frozen tower in float32.
     start : Path, optional
         Heads to start from (written by `probe.fit_heads`).
+    masks : sequence of Path
+        Pictures with marked artifacts, for a recipe with `align`: X-AIGD's rows or what `tellsign forge` wrote.
 
     Returns
     -------
     Path
         `out / "run.safetensors"`: updates and heads, averaged over the last steps.
+
+    Raises
+    ------
+    SettingError
+        A recipe with `align` has no updates, or no pictures with marked artifacts.
     """
+    marked: MarkedWindows | None = None
+    if recipe.align:
+        if not recipe.rank:
+            raise SettingError("align", "0 where `rank` is 0: attention that is frozen cannot be drawn", recipe.align)
+        marked = MarkedWindows.read(masks, CROP)
     tower = half_precision(tower)
     run = Run(recipe, tower.width)
     if start is not None:
         run.load_state_dict(load_file(start), strict=False)
 
-    def losses(crops: NDArray[np.uint8], labels: Tensor) -> dict[str, Tensor]:
-        return loss_of(recipe, *forward(tower, run, crops), labels)
+    def losses(crops: NDArray[np.uint8], labels: Tensor, step: int) -> dict[str, Tensor]:
+        parts = loss_of(recipe, *forward(tower, run, crops), labels)
+        return parts if marked is None else parts | loss_on_marked(recipe, tower, run, marked, step)
 
     return _loop(recipe, run.to(tower.conv1.weight.device), losses, folder=folder, out=out)
 
@@ -283,7 +329,7 @@ def finetune_early(
     learning = Run(recipe, student.width)
     learning.load_state_dict(finished)
 
-    def losses(crops: NDArray[np.uint8], labels: Tensor) -> dict[str, Tensor]:
+    def losses(crops: NDArray[np.uint8], labels: Tensor, _step: int) -> dict[str, Tensor]:
         with torch.no_grad():
             deep, _ = forward(teacher, taught, crops, only="deep")
         _, early = forward(student, learning, crops, only="early")
@@ -298,7 +344,7 @@ def finetune_early(
 def _loop(
     recipe: Recipe,
     run: Run,
-    losses: Callable[[NDArray[np.uint8], Tensor], dict[str, Tensor]],
+    losses: Callable[[NDArray[np.uint8], Tensor, int], dict[str, Tensor]],
     *,
     folder: Path,
     out: Path,
@@ -337,7 +383,7 @@ def _loop(
         for step in range(first, recipe.steps):
             crops, labels = coming.result()
             coming = pool.submit(batch, recipe, windows, pairs, step + 1)
-            parts = losses(crops, torch.from_numpy(labels).to(device))
+            parts = losses(crops, torch.from_numpy(labels).to(device), step)
             optimiser.zero_grad()
             torch.stack(list(parts.values())).sum().backward()
             nn.utils.clip_grad_norm_(run.parameters(), 1.0)

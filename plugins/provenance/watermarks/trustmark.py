@@ -6,6 +6,7 @@ that a generator made it, so it never moves a probability.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,24 @@ from numpy.typing import NDArray
 from tellsign.plugins.provenance.claim import Claim, Unchecked, unknown
 
 VARIANTS = ("Q", "P", "B", "C")
+
+BITS = 100
+"""Of an answer: 96 of payload and check, and four of which the last two name the schema."""
+
+_CODES = {0: (8, 56), 1: (5, 35), 2: (4, 28), 3: (3, 21)}
+"""Schema -> how many wrong bits its BCH code repairs, and its check bits (trustmark 0.9.2)."""
+
+
+def by_chance(schema: object) -> float:
+    """Share of random answers that name a schema and pass its check: what can be repaired is taken for a mark.
+
+    The decoder's answers on unmarked pictures are not random bits, so this is no false-positive rate, but none is
+    below it for reasons of the code alone. 1.0 for a schema that is not known.
+    """
+    if not isinstance(schema, int) or schema not in _CODES:
+        return 1.0
+    repaired, check = _CODES[schema]
+    return float(sum(math.comb(BITS - 4, k) for k in range(repaired + 1)) / 2**check)
 
 
 def _models() -> Path | None:
@@ -52,7 +71,7 @@ class TrustMarks:
             yield Unchecked(why, library="trustmark")
             return
         try:
-            secret, there, schema = self._read(pixels)
+            secret, there, schema = self.read(pixels)
         except Exception as error:
             yield unknown("TrustMark", "watermark", error)
             return
@@ -61,17 +80,29 @@ class TrustMarks:
                 claim="a TrustMark is in the pixels",
                 claimant="whoever marked the picture",
                 carrier="watermark",
-                detail=f"variant {self.variant}, schema {schema}, payload {secret}",
+                detail=f"variant {self.variant}, schema {schema}, payload {secret}; "
+                f"{by_chance(schema):.2g} of random answers pass this schema's check",
             )
 
-    def _read(self, pixels: NDArray[np.uint8]) -> tuple[str, bool, object]:
+    def read(self, pixels: NDArray[np.uint8]) -> tuple[str, bool, object]:
+        """The payload's bits, whether the check passes, and the schema, of RGB uint8 (H, W, 3) pixels."""
         from PIL import Image
-        from trustmark import TrustMark
 
-        if self._decoder is None:
-            self._decoder = TrustMark(verbose=False, model_type=self.variant, device="cpu", loadRemover=False)
-        secret, there, schema = self._decoder.decode(Image.fromarray(pixels), MODE="binary")
+        secret, there, schema = self._loaded().decode(Image.fromarray(pixels), MODE="binary")
         return str(secret), bool(there), schema
 
+    def hide(self, pixels: NDArray[np.uint8], payload: str) -> NDArray[np.uint8]:
+        """The picture with a payload of up to 61 bits hidden in it, to measure what becomes of it."""
+        from PIL import Image
 
-__all__ = ["VARIANTS", "TrustMarks"]
+        return np.asarray(self._loaded().encode(Image.fromarray(pixels), payload, MODE="binary").convert("RGB"))
+
+    def _loaded(self) -> Any:
+        if self._decoder is None:
+            from trustmark import TrustMark
+
+            self._decoder = TrustMark(verbose=False, model_type=self.variant, device="cpu", loadRemover=False)
+        return self._decoder
+
+
+__all__ = ["BITS", "VARIANTS", "TrustMarks", "by_chance"]

@@ -1,12 +1,16 @@
 """Makes the segmentation plugin's weights: `python -m tellsign.plugins.segmentation.training COMMAND`.
 
+    pretrain   train the path on residuals alone
     train      train on a forged folder (resumes)
+    merge      put both together
     calibrate  where the masks are cut
     export     the weights file that ships
     evaluate   does it see: pixel and picture metrics, beside the baselines
     tampered   the same on pictures that were edited by hand
     overlays   pictures with their truth and both maps, to look at
     ablate     the ablations of GAMMA's tables (resumes)
+    lattice    how many pictures look up-scaled, and how many photographs do so wrongly
+    speed      seconds and memory of large pictures
 
 Forged folders come from `tellsign forge`.
 """
@@ -22,17 +26,22 @@ import torch
 import typer
 from PIL import Image
 
-from tellsign.plugins.segmentation.scan import Forward, forward_of
+from tellsign.plugins.segmentation.scan import MOST, Forward, forward_of
 from tellsign.plugins.segmentation.weights_files import GAMMA, load_gamma
+from tellsign.weights.files import declare
 
 from . import calibrate as calibrating
 from . import export as exporting
 from .ablate import CONFIG
 from .ablate import ablate as run_ablations
-from .data import ForgedRow, hold_out, load, read_forged
+from .data import UNTOUCHED, ForgedRow, few, hold_out, load, read_forged, without_tools
 from .evaluate import CONDITIONS, in_markdown, look, look_at_all, overlay, table, tampered_rows
+from .lattices import lattices
 from .metrics import CUT
 from .recipe import Recipe
+from .speed import measure
+from .trace import load_traces
+from .trace import pretrain as run_pretraining
 from .train import train as run_training
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
@@ -54,24 +63,78 @@ def train(
     recipe: Annotated[str, typer.Option(help="JSON with what differs from the default recipe.")] = "{}",
     imagenet: Imagenet = None,
     start: Annotated[Path | None, typer.Option(help="Weights of an earlier run to start from.")] = None,
+    traces: Annotated[Path | None, typer.Option(help="What `pretrain` wrote.")] = None,
 ) -> None:
     """Train, or go on."""
     # Activations that are nearly zero would cost a hundred times what others cost.
     torch.set_flush_denormal(True)
-    typer.echo(f"{run_training(Recipe.parse(recipe), folder, out, imagenet=imagenet, start=start)}")
+    told = run_training(Recipe.parse(recipe), folder, out, imagenet=imagenet, start=start, traces=traces)
+    typer.echo(f"{told}")
+
+
+@app.command()
+def pretrain(
+    folder: Annotated[list[Path], typer.Option(help="As for `train`.")],
+    out: Annotated[Path, typer.Option(help="Receives trace.safetensors, for `train --traces`.")],
+    steps: Annotated[int, typer.Option(min=1)] = 2400,
+    recipe: Annotated[str, typer.Option(help="As for `train`; its model.trace and its crops count.")] = "{}",
+    start: Annotated[Path | None, typer.Option(help="Weights of an earlier run of this command.")] = None,
+) -> None:
+    """Train the path on residuals alone."""
+    torch.set_flush_denormal(True)
+    typer.echo(f"{run_pretraining(Recipe.parse(recipe), folder, out, steps, start)}")
 
 
 @app.command()
 def calibrate(
     folder: Annotated[list[Path], typer.Option(help="As for `train`.")],
     run: Annotated[Path, typer.Option(help="Folder of the finished run; receives shift.json.")],
+    unseen: Annotated[
+        bool, typer.Option(help="The folders are of sources that no part of the run was trained on.")
+    ] = False,
+    limit: Annotated[int, typer.Option(help="Forgeries of each kind and tool at most; 0 for all.")] = 0,
+    conditions: Annotated[str, typer.Option(help="Some of native, jpeg90, half.")] = "native,jpeg90",
 ) -> None:
     """Choose where both masks are cut, on the groups that validated the run; `export` applies it."""
-    recipe = Recipe.read(run)
-    rows = hold_out([row for f in folder for row in read_forged(f)], recipe.validation)[1]
-    told = calibrating.choose(rows, _forward(run / "run.safetensors"))
+    rows = _calibrating(folder, Recipe.read(run), unseen, limit)
+    told = calibrating.choose(rows, _forward(run / "run.safetensors"), conditions.split(","))
     (run / calibrating.FILE).write_text(json.dumps(told, indent=1))
     typer.echo(json.dumps(told, indent=1))
+
+
+def _calibrating(folders: list[Path], recipe: Recipe, unseen: bool, limit: int) -> list[ForgedRow]:
+    rows = [row for f in folders for row in read_forged(f)]
+    if not unseen:
+        rows = hold_out(rows, recipe.validation)[1]
+    rows = without_tools(rows, recipe.without)
+    # Untouched pictures decide how loud a mask may be, and stay; generated ones decide nothing.
+    quiet = [r for r in rows if r.kind == UNTOUCHED]
+    return quiet + few([r for r in rows if r.kind not in (UNTOUCHED, "generated")], limit)
+
+
+@app.command()
+def merge(
+    folder: Annotated[list[Path], typer.Option(help="As for `calibrate`.")],
+    run: Annotated[Path, typer.Option(help="Folder of a finished run without `model.trace`.")],
+    traces: Annotated[Path, typer.Option(help="What `pretrain` wrote.")],
+    out: Annotated[Path, typer.Option(help="Receives the network with both paths, for `calibrate` and `export`.")],
+    unseen: Annotated[bool, typer.Option(help="As for `calibrate`.")] = False,
+    limit: Annotated[int, typer.Option(help="Forgeries of each kind and tool at most; 0 for all.")] = 0,
+) -> None:
+    """Put the path on residuals beside a trained network, each as loud as false alarms allow.
+
+    A run that was calibrated before keeps its shift.json. Where one of both finds nothing at its cut, it is silenced.
+    """
+    alone = Recipe.read(run)
+    recipe = Recipe.parse(json.dumps({"model": {"trace": Recipe.read(traces.parent).model.trace}}), alone)
+    rows = _calibrating(folder, alone, unseen, limit)
+    if not (run / calibrating.FILE).is_file():
+        chosen = calibrating.choose(rows, _forward(run / "run.safetensors"))
+        (run / calibrating.FILE).write_text(json.dumps(chosen, indent=1))
+    whole = json.loads((run / calibrating.FILE).read_text())
+    path = calibrating.choose(rows, forward_of(load_traces(recipe, traces), torch.device("cpu")))
+    typer.echo(json.dumps({"network": whole, "path": path}, indent=1))
+    exporting.merge(recipe, run, traces, out, [calibrating.heard(one) for one in (whole, path)])
 
 
 @app.command()
@@ -84,7 +147,7 @@ def export(
     file = exporting.export(run, out, version=version)
     declaration = out.parent / "tellsign.json"
     if declaration.is_file():
-        exporting.declare(file, declaration)
+        declare([file], declaration)
     typer.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 
 
@@ -106,13 +169,7 @@ def evaluate(
     """Print the tables of docs/segmentation.md."""
     wanted = {w for w in only.split(",") if w}
     rows = [r for r in read_forged(folder) if not wanted or wanted & {r.kind, r.tool, r.made_by, r.source}]
-    if limit:
-        rng = np.random.default_rng(0)
-        by_tool: dict[str, list[ForgedRow]] = {}
-        for row in rows:
-            by_tool.setdefault(row.made_by, []).append(row)
-        rows = [part[i] for part in by_tool.values() for i in sorted(rng.permutation(len(part))[:limit])]
-    forward = _forward(weights)
+    rows, forward = few(rows, limit), _forward(weights)
     told = {c: table(look_at_all(rows, forward, c, cut)) for c in conditions.split(",")}
     if out is not None:
         out.write_text(json.dumps(told, indent=1))
@@ -168,6 +225,40 @@ def ablate(
     typer.echo("| row | " + " | ".join(next(iter(told.values()))) + " |")
     for name, numbers in told.items():
         typer.echo(f"| {name} | " + " | ".join(f"{v['mean']:.3f} ± {v['sd']:.3f}" for v in numbers.values()) + " |")
+
+
+@app.command()
+def lattice(
+    folder: Annotated[list[Path], typer.Option(help="What `tellsign forge` wrote.")],
+    photos: Annotated[
+        Path | None, typer.Option(help="CSV with path,label; its rows of label 0 are looked at too.")
+    ] = None,
+) -> None:
+    """Print the share of pictures of each kind that look up-scaled, as they are and saved again."""
+    told = lattices(folder, photos)
+    typer.echo("| made by | n | native | JPEG 95 | JPEG 90 |\n|---|---|---|---|---|")
+    for name, (count, *shares) in told.items():
+        typer.echo(f"| {name} | {count} | {' | '.join(f'{100 * s:.1f} %' for s in shares)} |")
+
+
+@app.command()
+def speed(
+    sizes: Annotated[str, typer.Option(help="Widths x heights in pixels.")] = "600x400,4000x3000,6000x4000",
+    tiles: Annotated[int, typer.Option(min=2, help="Tiles at most.")] = MOST,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    weights: Weights = GAMMA,
+) -> None:
+    """Look at drawn pictures and print tiles, seconds and the process's peak memory."""
+    torch.set_num_threads(threads)
+    forward = _forward(weights)
+    typer.echo(
+        "| picture | tiles | share looked at | seconds | CPU seconds | peak memory so far |\n|---|---|---|---|---|---|"
+    )
+    for size in sizes.split(","):
+        width, height = (int(n) for n in size.split("x"))
+        took = measure(width, height, forward, tiles)
+        cells = (size, str(took.tiles), f"{took.looked:.2f}", f"{took.seconds:.2f}", f"{took.cpu:.2f}")
+        typer.echo(f"| {' | '.join(cells)} | {took.memory / 1e9:.2f} GB |")
 
 
 if __name__ == "__main__":

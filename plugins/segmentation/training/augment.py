@@ -74,7 +74,9 @@ def centre_crop(sample: Sample, side: int, margin: int = 1) -> Sample:
     return cut(sample, (height - side) // 2, (width - side) // 2, side)
 
 
-def random_crop(sample: Sample, side: int, rng: np.random.Generator, margin: int = 1) -> Sample:
+def random_crop(
+    sample: Sample, side: int, rng: np.random.Generator, margin: int = 1, *, native: float = 0.15
+) -> Sample:
     """A resampled square at a random place.
 
     A window of `side` over a factor drawn from `SCALES` (at most the padded picture) is cut out, in edited pictures
@@ -88,6 +90,8 @@ def random_crop(sample: Sample, side: int, rng: np.random.Generator, margin: int
         In pixels.
     rng : numpy.random.Generator
     margin : int, default 1
+    native : float, default 0.15
+        Share of crops that are not resampled.
     """
     if side < 32:
         raise SettingError("side", "at least 32 px", side)
@@ -104,8 +108,11 @@ def random_crop(sample: Sample, side: int, rng: np.random.Generator, margin: int
     else:
         top, left = int(rng.integers(height - window + 1)), int(rng.integers(width - window + 1))
     piece = cut(sample, top, left, window)
-    if rng.random() < 0.15 and window >= side:
+    if rng.random() < native and min(height, width) >= side:
         # Some stay as they came, with the block grid and the traces that resampling would soften.
+        if window < side:
+            top, left = min(top, height - side), min(left, width - side)
+            return cut(sample, top, left, side)
         y, x = (int(rng.integers(window - side + 1)) for _ in range(2))
         return cut(piece, y, x, side)
     y, x = rng.uniform(0, 2, size=2)
@@ -120,7 +127,14 @@ def random_crop(sample: Sample, side: int, rng: np.random.Generator, margin: int
     )
 
 
-def augment(sample: Sample, rng: np.random.Generator) -> Sample:
+def augment(
+    sample: Sample,
+    rng: np.random.Generator,
+    *,
+    strength: float = 1.0,
+    lossless: float = 0.2,
+    qualities: tuple[int, int] = QUALITIES,
+) -> Sample:
     """Blur, colours, compression and flips; only flips move the masks.
 
     Parameters
@@ -128,22 +142,28 @@ def augment(sample: Sample, rng: np.random.Generator) -> Sample:
     sample : Sample
         Of one size with what comes out.
     rng : numpy.random.Generator
+    strength : float, default 1
+        Factor of the chances of blur, colours and noise.
+    lossless : float, default 0.2
+        Share that is not compressed; an eighth of the rest becomes WebP.
+    qualities : tuple of int
+        Range of JPEG and WebP quality.
     """
     pixels = sample.pixels
-    if rng.random() < 0.15:
+    if rng.random() < 0.15 * strength:
         radius = float(rng.uniform(0.3, 1.0))
         pixels = np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(radius)))
-    if rng.random() < 0.3:
+    if rng.random() < 0.3 * strength:
         gain, shift = rng.uniform(0.8, 1.2), rng.uniform(-20, 20, size=3)
         pixels = np.clip(np.rint((pixels - 128.0) * gain + 128 + shift), 0, 255).astype(np.uint8)
-    if rng.random() < 0.1:
+    if rng.random() < 0.1 * strength:
         noise = rng.normal(0, rng.uniform(0.5, 3), size=pixels.shape)
         pixels = np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8)
     draw = rng.random()
-    quality = int(rng.integers(QUALITIES[0], QUALITIES[1] + 1))
-    if draw < 0.7:
+    quality = int(rng.integers(qualities[0], qualities[1] + 1))
+    if draw < 0.875 * (1 - lossless):
         pixels = reencode(pixels, quality, int(rng.choice([0, 2])))
-    elif draw < 0.8:
+    elif draw < 1 - lossless:
         pixels = webp(pixels, quality)
     masks = [sample.ai, sample.manipulation]
     if rng.random() < 0.5:

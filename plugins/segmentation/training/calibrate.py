@@ -8,7 +8,7 @@ same to findings, to the fusion's columns and to whoever looks at it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from .metrics import Counts, pool
 FILE = "shift.json"
 LOGITS = tuple(np.round(np.arange(-4, 4.01, 0.25), 2).tolist())
 """Cuts that are tried, in log-odds."""
+DEAF, SILENCE = 0.1, -30.0
+"""A path whose F1 is lower than this at its cut would spend false alarms for nothing; log-odds that silence it."""
 MEDIAN, P95 = 0.005, 0.08
 """Most of an untouched picture that may be marked: half, and four fifths, of what the plugin is held to."""
 
@@ -82,6 +84,11 @@ def best(counts: Sequence[Sequence[Counts]], areas: NDArray[np.float64]) -> dict
     # Where even the highest cut is too loud, it is the least loud.
     i = max(quiet, key=lambda k: f1[k]) if quiet else len(LOGITS) - 1
     return {"shift": -LOGITS[i], "f1": f1[i], "median": float(median[i]), "p95": float(p95[i])}
+
+
+def heard(chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The shifts of `choose` for one of two paths: `SILENCE` where its F1 is below `DEAF`."""
+    return {name: SILENCE if c["f1"] < DEAF else float(c["shift"]) for name, c in chosen.items()}
 
 
 def read_shift(run: Path) -> dict[str, float]:

@@ -126,6 +126,14 @@ def without_tools(rows: Iterable[ForgedRow], tools: Sequence[str]) -> list[Forge
     return [r for r in rows if not {r.tool, r.kind, r.made_by} & set(tools)]
 
 
+def few(rows: Sequence[ForgedRow], limit: int) -> list[ForgedRow]:
+    """At most `limit` rows of each kind and tool, chosen at random; all where it is 0."""
+    rng, by_tool = np.random.default_rng(0), dict[str, list[ForgedRow]]()
+    for row in rows:
+        by_tool.setdefault(row.made_by, []).append(row)
+    return [part[i] for part in by_tool.values() for i in sorted(rng.permutation(len(part))[: limit or len(part)])]
+
+
 def hold_out(rows: Sequence[ForgedRow], share: float) -> tuple[list[ForgedRow], list[ForgedRow]]:
     """Split off about `share` of the groups for validation, by a hash of the group's name; no group is in both."""
 
@@ -135,7 +143,9 @@ def hold_out(rows: Sequence[ForgedRow], share: float) -> tuple[list[ForgedRow], 
     return [r for r in rows if place(r) >= share], [r for r in rows if place(r) < share]
 
 
-def balanced(rows: Sequence[ForgedRow], authentic: float) -> NDArray[np.float64]:
+def balanced(
+    rows: Sequence[ForgedRow], authentic: float, emphasis: Mapping[str, float] | None = None
+) -> NDArray[np.float64]:
     """How often to draw each row: kinds alike, tools within a kind alike, large sources by their square root.
 
     Parameters
@@ -143,6 +153,8 @@ def balanced(rows: Sequence[ForgedRow], authentic: float) -> NDArray[np.float64]
     rows : sequence of ForgedRow
     authentic : float
         Share of untouched pictures among the draws, where there are any.
+    emphasis : mapping of str to float, optional
+        Factors of kinds.
 
     Returns
     -------
@@ -159,6 +171,7 @@ def balanced(rows: Sequence[ForgedRow], authentic: float) -> NDArray[np.float64]
         for name, w in zip(names, weight.tolist(), strict=True):
             total[name] += w
         weight /= np.array([total[name] for name in names]) ** power
+    weight *= [(emphasis or {}).get(r.kind, 1.0) for r in rows]
     untouched = np.array([r.kind == UNTOUCHED for r in rows])
     if untouched.any() and not untouched.all():
         weight[untouched] *= authentic / weight[untouched].sum()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from tellsign.errors import SettingError
 
 from .calibrate import read_shift
+from .recipe import Recipe
 
 LARGEST = 15_000_000
 """Bytes that the shipped file may have."""
@@ -40,8 +42,7 @@ def export(run: Path, out: Path, *, version: str) -> Path:
     shift = read_shift(run)
     notes["shift"] = json.dumps(shift, sort_keys=True)
     state = load_file(source)
-    for name, by in shift.items():
-        state[f"decoders.{name}.mask.bias"] += by
+    state = shifted(state, shift)
     state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     size = sum(v.numel() * v.element_size() for v in state.values())
     if size > LARGEST:
@@ -54,14 +55,41 @@ def export(run: Path, out: Path, *, version: str) -> Path:
     return file
 
 
-def declare(file: Path, declaration: Path) -> None:
-    """Write the file's name, hash and size into the plugin's declaration beside its folder."""
-    told = json.loads(declaration.read_text())
-    told["weights"] = [
-        {
-            "file": f"{file.parent.name}/{file.name}",
-            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-            "size": file.stat().st_size,
-        }
-    ]
-    declaration.write_text(json.dumps(told, indent=2) + "\n")
+def shifted(state: dict[str, Tensor], by: Mapping[str, float]) -> dict[str, Tensor]:
+    """Weights whose masks say so much more, in log-odds; of both paths, where there are two."""
+    out = dict(state)
+    for path in ("", "traces."):
+        for name, value in by.items():
+            key = f"{path}decoders.{name}.mask.bias"
+            if key in out:
+                out[key] = out[key] + value
+    return out
+
+
+def merge(recipe: Recipe, run: Path, traces: Path, out: Path, shifts: Sequence[Mapping[str, float]]) -> None:
+    """A run's folder that holds the network of `run` with the path on residuals beside it.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Of `run`, with `model.trace`.
+    run : Path
+        Folder of a finished run.
+    traces : Path
+        What `trace.pretrain` wrote.
+    out : Path
+        Receives `run.safetensors` and `recipe.json`.
+    shifts : sequence of two mappings
+        What is added to the masks of the network and of the path, so that neither is louder than the other.
+    """
+    whole, path = shifted(load_file(run / "run.safetensors"), shifts[0]), shifted(load_file(traces), shifts[1])
+    state = {k: v for k, v in whole.items() if not k.startswith("traces.")} | {
+        f"traces.{k}": v for k, v in path.items()
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "recipe.json").write_text(recipe.dump())
+    save_file(
+        {k: v.contiguous() for k, v in state.items()},
+        out / "run.safetensors",
+        metadata={"config": recipe.model.to_json()},
+    )

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from tellsign.errors import SettingError
+from tellsign.plugins.segmentation.encoders import STRIDES
 from tellsign.plugins.segmentation.model import GammaConfig
 
 PARTS = ("cls", "ai", "manipulation")
@@ -52,6 +53,21 @@ class Recipe:
     """Kinds or tools that are left out of training: leave one kind out."""
     moved_cls: tuple[int, int] = attrs.field(default=(0, 0), converter=_tuple)
     """Class of copy-move and of splicing: the ablation of their labels."""
+    emphasis: dict[str, float] = attrs.field(factory=dict)
+    """Factors of how often kinds are drawn; 1 where a kind is not named."""
+    native: float = 0.15
+    """Share of crops that are not resampled."""
+    strength: float = 1.0
+    """Factor of the chances of blur, colours and noise."""
+    lossless: float = 0.2
+    """Share of crops that are not compressed."""
+    qualities: tuple[int, int] = attrs.field(default=(60, 100), converter=_tuple)
+    """Range of JPEG and WebP quality."""
+    align: float = 0.0
+    """Weight of the loss that draws the class's attention to the AI mask (docs/artifacts.md); 0, as in the paper, is
+    without. For `attention` "reverse" on "tokens", and a side that is a multiple of 32."""
+    align_benign: float = 0.4
+    """Its weight of places that the mask does not cover."""
     authentic: float = 0.3
     """Share of untouched pictures among the draws."""
     validation: float = 0.1
@@ -73,6 +89,9 @@ class Recipe:
         ):
             if value not in allowed:
                 raise SettingError(name, f"one of {', '.join(allowed)}", value)
+        if self.align and ((self.model.attention, self.model.kv) != ("reverse", "tokens") or self.side % STRIDES[-1]):
+            told = f'attention "reverse", kv "tokens" and a side that is a multiple of {STRIDES[-1]}'
+            raise SettingError("align", f"0 without {told}", self.align)
         if not 0 < self.share <= 1:
             raise SettingError("share", "a number above 0 and at most 1", self.share)
         if not self.parts or set(self.parts) - set(PARTS):

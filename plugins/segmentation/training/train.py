@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from tellsign.alignment import Alignment, recorded
 from tellsign.errors import SettingError
-from tellsign.plugins.segmentation.encoders import build_encoder, load_imagenet
+from tellsign.plugins.segmentation.encoders import STRIDES, build_encoder, load_imagenet
 from tellsign.plugins.segmentation.losses import gamma_loss
 from tellsign.plugins.segmentation.model import GammaModel
 from tellsign.plugins.segmentation.residual import add_residual_stem
@@ -28,7 +29,7 @@ from .data import UNTOUCHED, ForgedRow, Sample, balanced, hold_out, load, read_f
 from .metrics import CUT, Counts
 from .recipe import PARTS, Recipe
 
-CURVE = ("epoch", "seconds", *PARTS, "accuracy", "f1_ai", "f1_manipulation", "score")
+CURVE = ("epoch", "seconds", *PARTS, "accuracy", "f1_ai", "f1_manipulation", "score", "align")
 LEAST = 0.002
 """Share of a crop that a region must cover for the crop to carry the picture's class."""
 
@@ -111,6 +112,8 @@ class Plan:
 
     def __init__(self, recipe: Recipe, rows: Sequence[ForgedRow]) -> None:
         self.recipe = recipe
+        self.open: Callable[[ForgedRow], Sample] = load
+        """Opens a row's picture and masks."""
         kept = without_tools(rows, recipe.without)
         if recipe.kinds:
             kept = [r for r in kept if r.kind in (UNTOUCHED, *recipe.kinds)]
@@ -122,7 +125,7 @@ class Plan:
             p = balanced(self.validation, recipe.authentic)
             chosen = rng.choice(len(self.validation), recipe.validation_crops, replace=False, p=p)
             self.validation = [self.validation[i] for i in sorted(chosen)]
-        self.chances = balanced(self.fit, recipe.authentic)
+        self.chances = balanced(self.fit, recipe.authentic, recipe.emphasis)
 
     @property
     def steps(self) -> int:
@@ -137,7 +140,13 @@ class Plan:
         chosen = draws.choice(len(self.fit), size, replace=size > possible, p=self.chances)
         rng = np.random.default_rng((self.recipe.seed, epoch, step))
         rows = [self.fit[i] for i in chosen[step * self.recipe.batch : (step + 1) * self.recipe.batch]]
-        return stack(rows, [augment(random_crop(load(r), self.recipe.side, rng), rng) for r in rows], self.recipe)
+        return stack(rows, [self.crop(r, rng) for r in rows], self.recipe)
+
+    def crop(self, row: ForgedRow, rng: np.random.Generator) -> Sample:
+        """A square of a picture, changed as the recipe says."""
+        recipe = self.recipe
+        sample = random_crop(self.open(row), recipe.side, rng, native=recipe.native)
+        return augment(sample, rng, strength=recipe.strength, lossless=recipe.lossless, qualities=recipe.qualities)
 
     def validation_batches(self) -> Iterator[Batch]:
         """Middles of the validation pictures, without augmentation."""
@@ -204,6 +213,7 @@ def train(
     model: GammaModel | None = None,
     imagenet: Path | None = None,
     start: Path | None = None,
+    traces: Path | None = None,
 ) -> Path:
     """Train, or go on where an interrupted run stopped.
 
@@ -221,6 +231,8 @@ def train(
         The encoder's ImageNet weights; by default those on the hub.
     start : Path, optional
         Weights of an earlier run, of which all tensors that fit are taken over.
+    traces : Path, optional
+        Weights of the path on residuals, as `trace.pretrain` writes them; the recipe's `model.trace` must fit.
 
     Returns
     -------
@@ -239,6 +251,10 @@ def train(
         own = net.state_dict()
         told = {k: v for k, v in load_file(start).items() if k in own and own[k].shape == v.shape}
         net.load_state_dict(told, strict=False)
+    if traces is not None:
+        if net.traces is None:
+            raise SettingError("traces", "a recipe with model.trace", "one without")
+        net.traces.load_state_dict(load_file(traces))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net = net.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     return _Run(recipe, plan, net, out, device).go()
@@ -309,14 +325,14 @@ class _Run:
         """One epoch's steps; the mean of each part of the loss."""
         # Dropout draws the same whether the run came here in one go or was taken up.
         torch.manual_seed(self.recipe.seed * 1_000_003 + self.epoch)
-        sums = dict.fromkeys(self.weights, 0.0)
+        sums: dict[str, float] = {}
         with ThreadPoolExecutor(1) as pool:
             coming = pool.submit(self.plan.batch, self.epoch, 0)
             for step in range(self.plan.steps):
                 pixels, *targets = tensors(coming.result(), self.device)
                 if step + 1 < self.plan.steps:
                     coming = pool.submit(self.plan.batch, self.epoch, step + 1)
-                parts = gamma_loss(self.net(pixels), *targets, weights=self.weights)
+                parts = self._loss(pixels, targets)
                 self.optimiser.zero_grad()
                 torch.stack(list(parts.values())).sum().backward()
                 nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
@@ -326,8 +342,21 @@ class _Run:
                 self.steps += 1
                 self._follow()
                 for name, value in parts.items():
-                    sums[name] += value.item() / self.plan.steps
+                    sums[name] = sums.get(name, 0.0) + value.item() / self.plan.steps
         return sums
+
+    def _loss(self, pixels: Tensor, targets: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The parts of the loss, weighted."""
+        if not self.recipe.align:
+            return gamma_loss(self.net(pixels), *targets, weights=self.weights)
+        with recorded(self.net) as attentions:
+            out = self.net(pixels)
+        ai, counts, side = targets[1][:, 0], targets[3], self.recipe.side // STRIDES[-1]
+        # A picture that is generated as a whole has artifacts, and nobody knows where.
+        known = (counts > 0) & (ai.mean(dim=(1, 2)) < 1)
+        alignment = Alignment(beta=self.recipe.align, benign=self.recipe.align_benign)
+        parts = gamma_loss(out, *targets, weights=self.weights)
+        return parts | {"align": alignment.cross_loss(out.logit, attentions, ai, (side, side), known=known)}
 
     def _follow(self) -> None:
         decay = min(self.recipe.average, self.steps / (self.steps + 10))

@@ -1,4 +1,4 @@
-"""`python -m tellsign.plugins.semantic.training`: prepare, features, table, head, student, export."""
+"""`python -m tellsign.plugins.semantic.training`: from pictures to weights files, and what docs/semantic.md prints."""
 
 from __future__ import annotations
 
@@ -8,26 +8,37 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
+from numpy.typing import NDArray
 
 from tellsign.data.purity import check_purity
 from tellsign.data.rows import SPLITS, read_rows
+from tellsign.data.scoring import write_scores
+from tellsign.errors import SettingError
 from tellsign.plugins.semantic.weights_files import load_head
 from tellsign.schemas import Task
 from tellsign.towers import CLIP_VIT_B16, ClipTower, clip_tower
+from tellsign.weights.files import declare as declare_weights
 
+from . import crossfit, lite, lora, paper, probe
 from . import export as exporting
-from . import lite, paper, probe
-from .features import Squares, extract, read_tokens
-from .measure import accused, auc
-from .prepare import VERSIONS
+from .features import Squares, extract
+from .measure import accused, auc, by_source, evenly
+from .prepare import SIDE, VERSIONS
 from .prepare import prepare as preparing
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 Folder = Annotated[Path, typer.Option(help="What `prepare` wrote.")]
 Tower = Annotated[str, typer.Option(help="A tower of `tellsign models list`.")]
+Each = Annotated[int, typer.Option(help="At most so many pictures of a source, spread evenly; 0 for all.")]
+Real = Annotated[bool, typer.Option("--real", help="Real pictures only.")]
 Forced = Annotated[bool, typer.Option("--force", help="Train on data that was made for another task.")]
+
+
+def _chosen(squares: Squares, split: str, *, each: int, real: bool) -> NDArray[np.int64]:
+    """Places of a split's pictures, all of them or some."""
+    rows = np.flatnonzero((squares.split == split) & ((squares.label == 0) | (not real)))
+    return evenly(rows, squares.label[rows], squares.source[rows], each) if each else rows
 
 
 def _half(tower: ClipTower) -> ClipTower:
@@ -45,6 +56,7 @@ def prepare(
     skipped: Annotated[
         Path | None, typer.Option(help="skipped.csv of the pixel plugin's `prepare`: what it lists is left out.")
     ] = None,
+    side: Annotated[int, typer.Option(help="What the tower takes: 224 px, or 336 for clip-vit-l14-336.")] = SIDE,
 ) -> None:
     """Make what the tower is shown of every picture."""
     leave: list[Path] = []
@@ -52,7 +64,7 @@ def prepare(
         with skipped.open(newline="") as handle:
             leave = [Path(line["path"]) for line in csv.DictReader(handle)]
     rows = [r for r in read_rows(shared / "data", full) if r.split != "user"]
-    typer.echo(f"{preparing(rows, out, skipped=leave)} pictures in {out}")
+    typer.echo(f"{preparing(rows, out, skipped=leave, side=side)} pictures in {out}")
 
 
 @app.command()
@@ -61,11 +73,17 @@ def features(
     tower: Tower = CLIP_VIT_B16,
     versions: Annotated[str, typer.Option(help=f"Of {', '.join(VERSIONS)}.")] = "overview",
     splits: Annotated[str, typer.Option(help=f"Of {', '.join(SPLITS)}.")] = "fit,fuse",
+    each: Each = 0,
+    real: Real = False,
 ) -> None:
     """Extract the tower's class tokens."""
-    model = _half(clip_tower(tower))
+    model, squares = _half(clip_tower(tower)), Squares.read(folder)
+    side, wanted = squares.pixels.shape[2], model.grid * model.patch
+    if side != wanted:  # the plugin shows the tower its own size, and the head must have learned from that
+        raise SettingError("folder", f"squares of {wanted} px for {tower} (`prepare --side {wanted}`)", f"{side} px")
     for version in versions.split(","):
-        extract(Squares.read(folder), version, model, folder, splits=splits.split(","))
+        for split in splits.split(","):
+            extract(squares, version, model, folder, rows=_chosen(squares, split, each=each, real=real))
 
 
 @app.command()
@@ -99,20 +117,26 @@ def head(
 @app.command()
 def accusations(
     folder: Folder,
-    weights: Annotated[Path, typer.Option(help="A head's weights file.")],
+    weights: Annotated[Path, typer.Option(help="A head's weights file, or the student's.")],
     split: Annotated[str, typer.Option(help="fuse chooses; test is read once, for the table.")] = "fuse",
-    version: Annotated[str, typer.Option(help=f"Of {', '.join(VERSIONS)}.")] = "overview",
+    version: Annotated[str, typer.Option(help="overview (normalised) or plain (the picture as it is).")] = "overview",
+    each: Each = 0,
+    real: Real = False,
 ) -> None:
-    """AUC of a finished head on a split, and the real pictures of each source above its threshold."""
-    squares, made = Squares.read(folder), load_head(weights)
-    rows = np.flatnonzero(squares.split == split)
-    tokens = torch.from_numpy(np.asarray(read_tokens(folder, version)[rows], np.float32))
-    with torch.inference_mode():
-        scores = made(tokens).numpy().astype(np.float64)
+    """AUC of a finished model on a split, and the real pictures of each source above its threshold, worst first."""
+    squares = Squares.read(folder)
+    rows = _chosen(squares, split, each=each, real=real)
+    scores = lite.finished(folder, squares, rows, weights, version)
     label, source = squares.label[rows], squares.source[rows]
-    typer.echo(f"AUC {auc(label, scores):.3f}, caught {(scores[label == 1] > 0).mean():.3f}")
-    for name, (above, n) in accused(label, scores, source, 0.0).items():
-        typer.echo(f"{name:<24} {above} of {n}")
+    if not real:
+        caught = f"{int((scores[label == 1] > 0).sum())} of {int((label == 1).sum())}"
+        typer.echo(
+            f"{split}, {version}: AUC {auc(label, scores):.3f}, by source {by_source(label, scores, source):.3f}, "
+            f"AI pictures above the threshold {caught}"
+        )
+    found = accused(label, scores, source, 0.0)
+    for name, (above, n) in sorted(found.items(), key=lambda pair: -pair[1][0] / pair[1][1]):
+        typer.echo(f"{name:<28} {above:>4} of {n:<5} {above / n:6.1%}")
 
 
 @app.command()
@@ -134,6 +158,60 @@ def student(
     calibration = lite.calibration(squares, data, made, ("overview", "plain"))
     out.mkdir(parents=True, exist_ok=True)
     typer.echo(exporting.export_student(run, out, calibration, version=version))
+
+
+@app.command("cross-fit")
+def cross_fit(
+    folder: Folder,
+    out: Annotated[Path, typer.Option(help="Receives the scores, as JSON lines.")],
+    run: Annotated[Path | None, typer.Option(help="Folder of the student's run, which holds its features.")] = None,
+    tower: Tower = CLIP_VIT_B16,
+) -> None:
+    """Score `fit` by heads that saw nothing of a picture's source: the fusion learns its balance from it too."""
+    trunk = None if run is None else np.asarray(np.load(run / "features-overview.npy"), np.float32)
+    lines = crossfit.cross_fitted(
+        Squares.read(folder),
+        probe.Data(folder, clip_tower(tower)),
+        trunk,
+        recipe=probe.Recipe(),
+        student=lite.Recipe(),
+    )
+    write_scores(out, lines)
+    typer.echo(f"{len(lines)} pictures in {out}")
+
+
+@app.command("student-table")
+def student_table(
+    folder: Folder,
+    teacher: Annotated[Path, typer.Option(help="The head's weights file.")],
+    start: Annotated[Path, typer.Option(help="efficientnet-lite0-57934424.pth of the package index.")],
+    run: Annotated[Path, typer.Option(help="Folder of `student`'s run, whose features are taken.")],
+) -> None:
+    """Heads on the student's trunk by what they are fitted to, on `fuse`."""
+    squares, data = Squares.read(folder), probe.Data(folder, clip_tower(CLIP_VIT_B16))
+    _show(lite.table(squares, data, load_head(teacher), start, run))
+
+
+@app.command("lora")
+def compare_lora(
+    folder: Folder,
+    run: Annotated[Path, typer.Option(help="Folder of the run; one that was interrupted goes on.")],
+    tower: Tower = CLIP_VIT_B16,
+    seeds: Annotated[str, typer.Option(help="Of the updates' start and of the order.")] = "0,1,2",
+    recipe: Annotated[str, typer.Option(help="JSON with what differs from the default recipe.")] = "{}",
+    masks: Annotated[
+        list[Path] | None, typer.Option(help="Marked artifacts, for a recipe with `align`: X-AIGD or forged folders.")
+    ] = None,
+    force: Forced = False,
+) -> None:
+    """Linear against low-rank updates, on the same pictures; also to RUN/table.json."""
+    check_purity(folder, Task.SEMANTIC, force=force)
+    squares, data = Squares.read(folder), probe.Data(folder, clip_tower(tower))
+    chosen = [int(s) for s in seeds.split(",")]
+    chosen_recipe, trunk = lora.Recipe(**_told(recipe)), _half(clip_tower(tower))
+    lines = lora.compare(squares, data, trunk, chosen_recipe, run, seeds=chosen, masks=masks or ())
+    (run / "table.json").write_text(json.dumps(lines, indent=1))
+    _show(lines)
 
 
 @app.command()
@@ -160,7 +238,7 @@ def declare(
     weights: Annotated[Path, typer.Option(help="Folder with the weights files, beside tellsign.json.")],
 ) -> None:
     """Write the weights files' hashes into the declaration."""
-    exporting.declare(sorted(weights.glob("*.safetensors")), weights.parent / "tellsign.json")
+    declare_weights(sorted(weights.glob("*.safetensors")), weights.parent / "tellsign.json")
 
 
 def _told(recipe: str) -> dict[str, Any]:

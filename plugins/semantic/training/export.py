@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -156,27 +154,3 @@ def export_student(run: Path, out: Path, calibration: Stretch, *, version: str) 
     recipe = (run / "recipe.json").read_text()
     save_file({k: v.contiguous() for k, v in state.items()}, file, metadata={"version": version, "recipe": recipe})
     return file
-
-
-def declare(files: Sequence[Path], declaration: Path) -> None:
-    """Write the files' names, hashes and sizes into the plugin's declaration.
-
-    Parameters
-    ----------
-    files : sequence of Path
-        In a folder beside the declaration.
-    declaration : Path
-        The plugin's `tellsign.json`.
-    """
-    told = json.loads(declaration.read_text())
-    told["weights"] = [
-        {
-            "file": f"{file.parent.name}/{file.name}",
-            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-            "size": file.stat().st_size,
-        }
-        for file in files
-    ]
-    whole = declaration.with_suffix(".part")
-    whole.write_text(json.dumps(told, indent=2) + "\n")
-    shutil.move(whole, declaration)

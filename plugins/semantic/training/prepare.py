@@ -17,19 +17,19 @@ from tellsign import decode
 from tellsign.data.normalise import MINIMUM, overview, reencode
 from tellsign.data.purity import tag
 from tellsign.data.rows import PictureRow
+from tellsign.data.squares import VERSIONS
 from tellsign.errors import DecodeError
 from tellsign.schemas import Picture, Task
 from tellsign.towers import semantic_square
 from tellsign.views import semantic_view
 
+__all__ = ["FIELDS", "SIDE", "VERSIONS", "damaged", "prepare", "squares"]
+
 SIDE = 224
-VERSIONS = ("overview", "plain", "damaged")
-"""overview: the whole through the project's normalising pipeline, as evaluation gives it. plain: the whole as it is, as
-a user gives it. damaged: the overview cut, made smaller and scrambled at random."""
 FIELDS = ("index", "label", "source", "content", "group", "split", "path")
 
 
-def squares(pixels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+def squares(pixels: NDArray[np.uint8], seed: int, side: int = SIDE) -> NDArray[np.uint8]:
     """What the tower is shown of a picture in each of `VERSIONS`.
 
     Parameters
@@ -37,35 +37,38 @@ def squares(pixels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
     pixels : uint8 array of (H, W, 3)
     seed : int
         Of the draws; take one that does not depend on the class.
+    side : int, default 224
+        What the tower takes, in pixels.
 
     Returns
     -------
-    uint8 array of (3, 224, 224, 3)
+    uint8 array of (3, side, side, 3)
     """
     rng = np.random.default_rng([seed, 1])
     whole = overview(pixels, rng)
-    shown = [_square(whole), _square(pixels), damaged(whole, rng)]
+    shown = [_square(whole, side), _square(pixels, side), damaged(whole, rng, side)]
     return np.stack(shown)
 
 
-def damaged(whole: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+def damaged(whole: NDArray[np.uint8], rng: np.random.Generator, side: int = SIDE) -> NDArray[np.uint8]:
     """An augmented square: cut, made smaller, saved again, noisier; draws that know nothing of the class.
 
     Parameters
     ----------
     whole : uint8 array of (h, w, 3)
     rng : numpy.random.Generator
+    side : int, default 224
 
     Returns
     -------
-    uint8 array of (224, 224, 3)
+    uint8 array of (side, side, 3)
     """
     height, width = whole.shape[:2]
-    side = int(min(height, width) * rng.uniform(0.6, 1))
-    left, top = int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1))
-    target = int(side * rng.uniform(0.4, 1))
+    cut = int(min(height, width) * rng.uniform(0.6, 1))
+    left, top = int(rng.integers(width - cut + 1)), int(rng.integers(height - cut + 1))
+    target = int(cut * rng.uniform(0.4, 1))
     image = Image.fromarray(whole).resize(
-        (target, target), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
+        (target, target), Image.Resampling.BICUBIC, box=(left, top, left + cut, top + cut)
     )
     pixels = reencode(np.asarray(image), int(rng.integers(40, 96)))
     if rng.random() < 0.5:
@@ -75,25 +78,27 @@ def damaged(whole: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
     view = semantic_view(
         Picture(pixels=pixels), key="training", quality=int(rng.integers(30, 71)), blur=blur, noise=noise
     )
-    return semantic_square(view.image, SIDE)
+    return semantic_square(view.image, side)
 
 
-def _square(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return semantic_square(semantic_view(Picture(pixels=pixels), key="training").image, SIDE)
+def _square(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    return semantic_square(semantic_view(Picture(pixels=pixels), key="training").image, side)
 
 
-def _made(row: PictureRow) -> NDArray[np.uint8] | str:
+def _made(row: PictureRow, side: int) -> NDArray[np.uint8] | str:
     try:
         pixels = decode(row.path).pixels
     except DecodeError as error:
         return error.code
     if min(pixels.shape[:2]) < MINIMUM:
         return "too_small"
-    return squares(pixels, zlib.crc32(f"{row.source}/{row.path.name}/semantic".encode()))
+    return squares(pixels, zlib.crc32(f"{row.source}/{row.path.name}/semantic".encode()), side)
 
 
-def prepare(rows: Sequence[PictureRow], out: Path, *, skipped: Collection[Path] = (), workers: int = 2) -> int:
-    """Write `squares.npy` (uint8 (n, 3, 224, 224, 3)) and `squares.csv`, and tag the folder as semantic data.
+def prepare(
+    rows: Sequence[PictureRow], out: Path, *, skipped: Collection[Path] = (), workers: int = 2, side: int = SIDE
+) -> int:
+    """Write `squares.npy` (uint8 (n, 3, side, side, 3)) and `squares.csv`, and tag the folder as semantic data.
 
     Parameters
     ----------
@@ -103,6 +108,8 @@ def prepare(rows: Sequence[PictureRow], out: Path, *, skipped: Collection[Path] 
         Pictures to leave out: near-duplicates that cross a split.
     workers : int, default 2
         Threads that decode.
+    side : int, default 224
+        What the tower takes, in pixels.
 
     Returns
     -------
@@ -116,7 +123,7 @@ def prepare(rows: Sequence[PictureRow], out: Path, *, skipped: Collection[Path] 
     # What is chosen on comes first, mixed, so that a look at an unfinished folder is a fair one.
     order = np.random.default_rng(0).permutation(len(rows))
     rows = sorted((rows[i] for i in order), key=lambda r: r.split not in ("fit", "fuse"))
-    store = np.lib.format.open_memmap(out / "squares.npy", "w+", np.uint8, (len(rows), len(VERSIONS), SIDE, SIDE, 3))
+    store = np.lib.format.open_memmap(out / "squares.npy", "w+", np.uint8, (len(rows), len(VERSIONS), side, side, 3))
     index = 0
     with (
         (out / "squares.csv").open("w", newline="") as handle,
@@ -126,7 +133,7 @@ def prepare(rows: Sequence[PictureRow], out: Path, *, skipped: Collection[Path] 
         table, left_out = csv.writer(handle), csv.writer(other)
         table.writerow(FIELDS)
         left_out.writerow(("path", "why"))
-        for row, made in tqdm(_ahead(pool, rows), total=len(rows), desc="squares", unit="picture"):
+        for row, made in tqdm(_ahead(pool, rows, side), total=len(rows), desc="squares", unit="picture"):
             if isinstance(made, str):
                 left_out.writerow((row.path, made))
                 continue
@@ -139,9 +146,9 @@ def prepare(rows: Sequence[PictureRow], out: Path, *, skipped: Collection[Path] 
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, rows: Sequence[PictureRow], most: int = 16
+    pool: ThreadPoolExecutor, rows: Sequence[PictureRow], side: int, most: int = 16
 ) -> Iterator[tuple[PictureRow, NDArray[np.uint8] | str]]:
     """Rows with what was made of them, a few at a time: all of them at once would fill the memory."""
     for start in range(0, len(rows), most):
         part = rows[start : start + most]
-        yield from zip(part, pool.map(_made, part), strict=True)
+        yield from zip(part, pool.map(lambda row: _made(row, side), part), strict=True)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from tellsign.data.balance import FOLDS as FOLDS
+from tellsign.data.balance import folds as folds
 from tellsign.towers import ClipTower
 
 from .features import Squares, read_tokens
@@ -21,7 +23,6 @@ from .measure import auc, by_source, topic_only, within_topic
 from .semantic_set import FINE, TOPICS, SemanticSet, Topics, embeddings, make, source_weight
 
 Floats = NDArray[np.float64]
-FOLDS = 4
 EMBEDDING = 0
 """In a list of blocks: what CLIP aligns with text, after the last block."""
 
@@ -124,19 +125,6 @@ class Probe:
         for block, scaler, model, spread in zip(self.blocks, self.scalers, self.models, self.spreads, strict=True):
             out += model.decision_function(scaler.transform(data.x(version, block, rows))) / spread
         return out / len(self.blocks)
-
-
-def folds(label: NDArray[np.int64], source: NDArray[np.str_], *, seed: int) -> NDArray[np.int64]:
-    """Number of the fold that holds each row out; whole sources go together, both classes' spread over `FOLDS`."""
-    rng = np.random.default_rng(seed)
-    out = np.zeros(len(label), np.int64)
-    for y in (0, 1):
-        names = np.unique(source[label == y])
-        if len(names) < FOLDS:
-            raise ValueError(f"source takes at least {FOLDS} of each class, got {len(names)} of class {y}")
-        for place, k in enumerate(rng.permutation(len(names))):
-            out[(label == y) & (source == names[k])] = place % FOLDS
-    return out
 
 
 Scorer = Callable[[NDArray[np.int64], NDArray[np.int64]], Floats]

@@ -174,6 +174,14 @@ class _Parquet:
             raise DataError(f"{tree.path} has no split {split}; it has {listed(sorted({_stem(p) for p in found}))}.")
         return mine
 
+    def _rows(
+        self, tree: Tree, split: str | None, wanted: tuple[str, ...]
+    ) -> Iterator[tuple[Path, int, dict[str, Any]]]:
+        """File, number and small columns of every row of a split."""
+        for path in self._files(tree, split):
+            for row, cells in enumerate(table(path, wanted)):
+                yield path, row, cells
+
 
 class OpenSdi(_Parquet):
     """OpenSDI: key, image, mask, label (1 fake); the file's name says which generator made the fakes."""
@@ -181,30 +189,29 @@ class OpenSdi(_Parquet):
     def read(self, tree: Tree, options: Options) -> Reading:
         """See `Layout.read`."""
         items: list[Item] = []
-        for path in self._files(tree, options.split):
+        for path, row, cells in self._rows(tree, options.split, ("key", "label")):
             generator = _stem(path)
-            for row, cells in enumerate(table(path, ("key", "label"))):
-                key, fake = str(cells.get("key") or row), int(cells["label"]) == FAKE
-                kind = "edited" if key.startswith("partial/") else "whole"
-                items.append(
-                    Item(
-                        path=path,
-                        name=f"{path.name}#{key}",
-                        label=FAKE if fake else REAL,
-                        source=f"{generator}, {kind}" if fake else "OpenSDI real",
-                        group=f"opensdi/{PurePosixPath(key).stem}",
-                        mask=fake and kind == "edited",
-                        truth=(
-                            MaskPicture(content=Cell(path, "mask", row).read, name=f"{path.name}#{row}")
-                            if fake and kind == "edited"
-                            else None
-                            if fake
-                            else Nothing()
-                        ),
-                        subsets=(generator,),
-                        content=Cell(path, "image", row),
-                    )
+            key, fake = str(cells.get("key") or row), int(cells["label"]) == FAKE
+            kind = "edited" if key.startswith("partial/") else "whole"
+            items.append(
+                Item(
+                    path=path,
+                    name=f"{path.name}#{key}",
+                    label=FAKE if fake else REAL,
+                    source=f"{generator}, {kind}" if fake else "OpenSDI real",
+                    group=f"opensdi/{PurePosixPath(key).stem}",
+                    mask=fake and kind == "edited",
+                    truth=(
+                        MaskPicture(content=Cell(path, "mask", row).read, name=f"{path.name}#{row}")
+                        if fake and kind == "edited"
+                        else None
+                        if fake
+                        else Nothing()
+                    ),
+                    subsets=(generator,),
+                    content=Cell(path, "image", row),
                 )
+            )
         return Reading(items=tuple(items), one_class=len({i.label for i in items}) == 1, split=options.split)
 
 
@@ -215,22 +222,21 @@ class CommunityForensics(_Parquet):
         """See `Layout.read`."""
         items: list[Item] = []
         wanted = ("image_name", "model_name", "real_source", "label", "architecture", "subset")
-        for path in self._files(tree, options.split):
-            for row, cells in enumerate(table(path, wanted)):
-                fake = int(cells["label"]) == FAKE
-                model, real = cells.get("model_name") or "unnamed", cells.get("real_source") or "real"
-                name = f"{path.name}#{row} ({cells.get('image_name') or row})"
-                items.append(
-                    Item(
-                        path=path,
-                        name=name,
-                        label=FAKE if fake else REAL,
-                        source=str(model if fake else real),
-                        group=name,
-                        subsets=(str(cells.get("architecture") or cells.get("subset") or _stem(path)),) if fake else (),
-                        content=Cell(path, "image_data", row),
-                    )
+        for path, row, cells in self._rows(tree, options.split, wanted):
+            fake = int(cells["label"]) == FAKE
+            model, real = cells.get("model_name") or "unnamed", cells.get("real_source") or "real"
+            name = f"{path.name}#{row} ({cells.get('image_name') or row})"
+            items.append(
+                Item(
+                    path=path,
+                    name=name,
+                    label=FAKE if fake else REAL,
+                    source=str(model if fake else real),
+                    group=name,
+                    subsets=(str(cells.get("architecture") or cells.get("subset") or _stem(path)),) if fake else (),
+                    content=Cell(path, "image_data", row),
                 )
+            )
         every = tuple(dict.fromkeys(s for i in items for s in i.subsets))
         items = [i if i.subsets else attrs.evolve(i, subsets=every) for i in items]
         return Reading(items=tuple(items), one_class=len({i.label for i in items}) == 1, split=options.split)
@@ -245,32 +251,27 @@ class XAigd(_Parquet):
         splits = sorted({_stem(p) for p in found})
         split = options.split or next((s for s in ("labeled_test", "test") if s in splits), None)
         items: list[Item] = []
-        for path in self._files(tree, split):
-            for row, cells in enumerate(table(path, ("generator", "uid", "labels", "width", "height"))):
-                labels = cells.get("labels")
-                shapes = polygons(labels)
-                size = (
-                    (int(cells["width"]), int(cells["height"])) if cells.get("width") and cells.get("height") else None
+        for path, row, cells in self._rows(tree, split, ("generator", "uid", "labels", "width", "height")):
+            labels = cells.get("labels")
+            shapes = polygons(labels)
+            size = (int(cells["width"]), int(cells["height"])) if cells.get("width") and cells.get("height") else None
+            name = f"{path.name}#{cells.get('uid') or row}"
+            items.append(
+                Item(
+                    path=path,
+                    name=name,
+                    label=FAKE,
+                    source=str(cells["generator"]),
+                    group=name,
+                    mask=bool(shapes),
+                    # No annotation is not "no artifact" in the unlabelled splits.
+                    truth=(
+                        None if "unlabeled" in path.name else Shapes(polygons=shapes, size=size, names=names(labels))
+                    ),
+                    subsets=(str(cells["generator"]),),
+                    content=Cell(path, "image", row),
                 )
-                name = f"{path.name}#{cells.get('uid') or row}"
-                items.append(
-                    Item(
-                        path=path,
-                        name=name,
-                        label=FAKE,
-                        source=str(cells["generator"]),
-                        group=name,
-                        mask=bool(shapes),
-                        # No annotation is not "no artifact" in the unlabelled splits.
-                        truth=(
-                            None
-                            if "unlabeled" in path.name
-                            else Shapes(polygons=shapes, size=size, names=names(labels))
-                        ),
-                        subsets=(str(cells["generator"]),),
-                        content=Cell(path, "image", row),
-                    )
-                )
+            )
         return Reading(items=tuple(items), notes=slips(items), one_class=True, split=split)
 
 
@@ -291,17 +292,16 @@ class ImageLabel(_Parquet):
         """See `Layout.read`."""
         words = {"0": REAL, "1": FAKE, "real": REAL, "fake": FAKE, "false": REAL, "true": FAKE}
         items: list[Item] = []
-        for path in self._files(tree, options.split):
-            for row, cells in enumerate(table(path, ("label", "generator", "model"))):
-                label = words.get(str(cells["label"]).casefold())
-                if label is None:
-                    raise DataError(f"{path}, row {row}: label must be 0, 1, real or fake, got {cells['label']!r}.")
-                maker = cells.get("generator", cells.get("model"))
-                source = str(maker if maker is not None and label == FAKE else ("real", "fake")[label])
-                name = f"{path.name}#{row}"
-                items.append(
-                    Item(path=path, name=name, label=label, source=source, group=name, content=Cell(path, "image", row))
-                )
+        for path, row, cells in self._rows(tree, options.split, ("label", "generator", "model")):
+            label = words.get(str(cells["label"]).casefold())
+            if label is None:
+                raise DataError(f"{path}, row {row}: label must be 0, 1, real or fake, got {cells['label']!r}.")
+            maker = cells.get("generator", cells.get("model"))
+            source = str(maker if maker is not None and label == FAKE else ("real", "fake")[label])
+            name = f"{path.name}#{row}"
+            items.append(
+                Item(path=path, name=name, label=label, source=source, group=name, content=Cell(path, "image", row))
+            )
         return Reading(items=tuple(items), split=options.split)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,8 @@ from tellsign.data.labelled import LabelledPicture
 from tellsign.errors import DecodeError, SettingError
 from tellsign.schemas import Picture
 from tellsign.towers.vlm import Vlm, load_vlm
-from tellsign.towers.vlm_adapter import LANGUAGE_ATTENTION, check_extra
+from tellsign.towers.vlm_adapter import check_extra
+from tellsign.towers.vlm_training import Run, VlmRecipe
 from tellsign.views import semantic_view
 
 from .loss import BETA, EPSILON
@@ -28,22 +28,18 @@ from .rewards import detection_reward, format_reward
 if TYPE_CHECKING:
     from datasets import Dataset
 
-ADAPTER = "adapter"
-"""Name of the folder, in a run's folder, that receives the updates."""
-
 VIEWS = "views"
 """Name of the folder, in a run's folder, with what the model is shown."""
 
 
 @attrs.frozen(kw_only=True)
-class GrpoRecipe:
+class GrpoRecipe(VlmRecipe):
     """Settings of a run.
 
     Rate and beta are ReAlign's. It does not give group size, clipping, temperature, length, updates or batch: those are
     ours, as is training low-rank updates rather than all weights.
     """
 
-    rate: float = 1e-6
     beta: float = BETA
     epsilon: float = EPSILON
     group: int = 8
@@ -51,33 +47,10 @@ class GrpoRecipe:
     temperature: float = 1.0
     new_tokens: int = 512
     """Of an answer, at most."""
-    rank: int = 16
-    alpha: int = 32
-    epochs: float = 1.0
     pictures: int = 1
     """Pictures per forward pass; each has `group` answers."""
     accumulate: int = 4
     """Forward passes per update."""
-    save_every: int = 100
-    """Updates between two saved states, from which a run that was cut off goes on."""
-    checkpointing: bool = True
-    """Compute activations twice rather than keep them."""
-    seed: int = 0
-
-    @classmethod
-    def parse(cls, text: str) -> GrpoRecipe:
-        """A recipe from JSON with what differs from the default one.
-
-        Raises
-        ------
-        SettingError
-            No JSON object, or a key that is none of the recipe's.
-        """
-        names = [a.name for a in attrs.fields(cls)]
-        try:
-            return cls(**json.loads(text))
-        except (ValueError, TypeError) as error:
-            raise SettingError("recipe", f"a JSON object with some of {', '.join(names)}", text) from error
 
 
 def make_views(
@@ -147,12 +120,9 @@ def make_trainer(vlm: Vlm, views: Sequence[LabelledPicture], recipe: GrpoRecipe,
     trl.GRPOTrainer
     """
     check_extra()
-    peft: Any = importlib.import_module("peft")
     trl: Any = importlib.import_module("trl")
-    accelerated = torch.cuda.is_available()
     config = trl.GRPOConfig(
-        output_dir=str(out / "state"),
-        learning_rate=recipe.rate,
+        **recipe.arguments(out),
         # trl's own defaults are another algorithm by now: no reference, and a loss averaged over all tokens.
         beta=recipe.beta,
         loss_type="grpo",
@@ -163,21 +133,8 @@ def make_trainer(vlm: Vlm, views: Sequence[LabelledPicture], recipe: GrpoRecipe,
         top_p=1.0,
         top_k=0,
         max_completion_length=recipe.new_tokens,
-        num_train_epochs=recipe.epochs,
         per_device_train_batch_size=recipe.pictures * recipe.group,
         gradient_accumulation_steps=recipe.accumulate,
-        gradient_checkpointing=recipe.checkpointing,
-        bf16=accelerated,
-        use_cpu=not accelerated,
-        save_steps=recipe.save_every,
-        save_total_limit=1,
-        logging_steps=1,
-        report_to="none",
-        seed=recipe.seed,
-        dataloader_pin_memory=accelerated,
-    )
-    updates = peft.LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.alpha, target_modules=LANGUAGE_ATTENTION, task_type="CAUSAL_LM"
     )
     return trl.GRPOTrainer(
         model=vlm.model,
@@ -185,7 +142,7 @@ def make_trainer(vlm: Vlm, views: Sequence[LabelledPicture], recipe: GrpoRecipe,
         args=config,
         train_dataset=prompt_rows(views),
         processing_class=vlm.processor,
-        peft_config=updates,
+        peft_config=recipe.updates(),
     )
 
 
@@ -227,20 +184,12 @@ def train(
         The pictures have one label, or `out` holds another run.
     """
     check_extra()
-    out.mkdir(parents=True, exist_ok=True)
-    told = json.dumps(attrs.asdict(recipe) | {"vlm": str(vlm), "given": len(pictures)}, indent=1)
-    file = out / "recipe.json"
-    if file.is_file() and file.read_text(encoding="utf-8") != told:
-        raise SettingError("out", "a new folder, or that of a run with the same recipe, model and pictures", str(out))
+    run = Run.at(out, recipe, {"vlm": str(vlm), "given": len(pictures)}, data="pictures")
     views, unreadable = make_views(pictures, out / VIEWS, read=read)
     if len({v.fake for v in views}) < 2:
         got = f"{len(views)} that can be read, of one label" if views else "none that can be read"
         raise SettingError("pictures", "real pictures and fake ones", got)
-    file.write_text(told, encoding="utf-8")
+    run.begin()
     loaded = load_vlm(vlm, download=download, stored_dtype=torch.cuda.is_available())
-    trainer = make_trainer(loaded, views, recipe, out)
-    trainer.train(resume_from_checkpoint=any((out / "state").glob("checkpoint-*")))
-    # Not trainer.save_model, which pickles its own arguments beside the weights.
-    trainer.model.save_pretrained(str(out / ADAPTER))
-    (out / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1), encoding="utf-8")
+    run.finish(make_trainer(loaded, views, recipe, out))
     return unreadable

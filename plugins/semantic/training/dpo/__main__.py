@@ -10,17 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
-from numpy.typing import NDArray
 
-from tellsign import decode
 from tellsign.data.labelled import read_labelled
-from tellsign.errors import TellsignError
-from tellsign.plugin import UnavailableError
 from tellsign.towers.vlm import load_vlm
-from tellsign.towers.vlm_adapter import merge_adapter
+from tellsign.towers.vlm_training import Download, Model, merge, read_pixels, run_commands
 
 from .labeller import vlm_labeller
 from .pairs import make_pairs
@@ -28,14 +23,6 @@ from .train import DpoRecipe
 from .train import train as run_training
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
-
-Model = Annotated[str, typer.Option("--vlm", help="Folder of a Qwen2.5-VL model, or its repository on the hub.")]
-Download = Annotated[bool, typer.Option(help="Fetch the repository when it is not on this machine.")]
-
-
-def read_pixels(path: Path) -> NDArray[np.uint8]:
-    """A picture as detection decodes it."""
-    return decode(path).pixels
 
 
 @app.command()
@@ -71,25 +58,7 @@ def train(
     typer.echo(run_training(vlm, folder, out, DpoRecipe.parse(recipe), download=download, force=force))
 
 
-@app.command()
-def merge(
-    vlm: Model,
-    adapter: Annotated[Path, typer.Option(help="What `train` wrote.")],
-    out: Annotated[Path, typer.Option(help="A new folder.")],
-    download: Download = False,
-) -> None:
-    """Write model and updates as one folder."""
-    typer.echo(merge_adapter(vlm, adapter, out, download=download))
-
-
-def main() -> None:
-    """Run a command; errors that are raised on purpose become one line."""
-    try:
-        app()
-    except (TellsignError, UnavailableError) as error:
-        typer.echo(f"tellsign: {error}", err=True)
-        raise SystemExit(1) from None
-
+app.command()(merge)
 
 if __name__ == "__main__":
-    main()
+    run_commands(app)

@@ -1,0 +1,18 @@
+"""Puts what these tests share where they can import it."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+
+def _helper(name):
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+
+
+_helper("blocks")
+_helper("driver")
+_helper("tiny")
+_helper("fresh")

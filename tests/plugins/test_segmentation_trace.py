@@ -1,0 +1,102 @@
+"""The path on residuals alone: what it sees, how it joins the network, and its training."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tellsign.errors import SettingError
+from tellsign.plugins.segmentation.model import MASKS, GammaConfig
+from tellsign.plugins.segmentation.trace import TraceNet, Traces
+from tellsign.plugins.segmentation.training import train as training
+from tellsign.plugins.segmentation.training.recipe import Recipe
+from tellsign.plugins.segmentation.training.trace import pretrain
+
+RECIPE = Recipe(
+    model=GammaConfig(encoder="mit-b0", width=16, heads=2, residual=0, trace=12),
+    side=64,
+    batch=4,
+    share=0.5,
+    validation=0.3,
+    warmup=1,
+    rate=1e-2,
+    average=0.5,
+    native=1.0,
+    lossless=1.0,
+    strength=0.0,
+)
+
+
+def pictures(toys, count=2, side=96, seed=0):
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(np.stack([toys.noisy(rng, side) for _ in range(count)]))
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (61, 90)])
+def test_the_map_has_a_cell_for_each_four_pixels(height, width):
+    out = TraceNet(12)(torch.zeros(1, height, width, 3, dtype=torch.uint8))
+    assert out.shape == (1, 12, -(-height // 4), -(-width // 4))
+
+
+def test_it_hears_no_brightness_and_does_hear_stripes(toys):
+    torch.manual_seed(0)
+    net = TraceNet(12).eval()
+    grainy = pictures(toys, 1).int().clamp(40, 200)
+    stripes = 20 * (torch.arange(96)[None, :, None, None] // 4 % 2)
+    inner = (..., slice(8, -8), slice(8, -8))
+    with torch.inference_mode():
+        told, brighter = net(grainy.byte()), net((grainy + 30).byte())
+    assert torch.allclose(told[inner], brighter[inner], atol=1e-5)
+    assert not torch.allclose(told[inner], net((grainy + stripes).byte())[inner])
+
+
+def test_each_cell_says_the_higher_of_both_paths_and_the_class_is_the_encoders(toys):
+    model = toys.tiny_model(trace=12)
+    x = pictures(toys)
+    with torch.inference_mode():
+        both, beside = model(x, coarse=True), model.traces(x)
+        traces, model.traces = model.traces, None
+        alone = model(x, coarse=True)
+    assert isinstance(traces, Traces)
+    for name in MASKS:
+        assert torch.equal(getattr(both, name), torch.maximum(getattr(alone, name), beside[name][1]))
+        assert not torch.equal(getattr(both, name), getattr(alone, name))
+    assert torch.equal(both.logit, alone.logit)
+
+
+def test_a_negative_width_is_refused():
+    with pytest.raises(SettingError, match="trace"):
+        GammaConfig(trace=-1)
+
+
+@pytest.fixture(scope="module")
+def forged(toys, tmp_path_factory):
+    return toys.draw_forged(tmp_path_factory.mktemp("trace") / "forged", count=16)
+
+
+def test_it_learns_blurred_regions_and_goes_into_a_network(toys, forged, tmp_path, monkeypatch):
+    monkeypatch.setattr("tellsign.plugins.segmentation.training.trace.EVERY", 10)
+    weights = pretrain(RECIPE, [forged], tmp_path / "run", 30)
+    with (tmp_path / "run" / "curve.csv").open() as handle:
+        curve = [float(row["ai"]) for row in csv.DictReader(handle)]
+    assert len(curve) == 3
+    assert curve[-1] < 0.8 * curve[0]
+    again = pretrain(RECIPE, [forged], tmp_path / "again", 1, weights)
+    assert load_file(again).keys() == load_file(weights).keys()
+    net = toys.tiny_model(trace=12)
+    short = Recipe(
+        model=net.config, side=64, batch=4, epochs=1, share=0.2, validation=0.0, patience=0, rate=1e-9, average=0.0
+    )
+    done = training.train(short, [forged], tmp_path / "whole", model=net, traces=weights)
+    took, gave = load_file(done), load_file(weights)
+    name = "trace.steps.0.0.weight"
+    assert torch.allclose(took[f"traces.{name}"], gave[name], atol=1e-5)
+
+
+def test_traces_want_a_network_that_has_the_path(toys, forged, tmp_path):
+    net = toys.tiny_model()
+    recipe = Recipe(model=net.config, side=64, batch=4, epochs=1)
+    with pytest.raises(SettingError, match=r"traces.*model\.trace"):
+        training.train(recipe, [forged], tmp_path / "run", model=net, traces=tmp_path / "none.safetensors")
