@@ -39,7 +39,7 @@ named has no strengths."""
 FORGED = "fuse-forged"
 """Split of the forgeries' rows: beside their bases they would count each photograph many times for `p_ai`."""
 
-TAMPERED_RATE = 0.5
+TAMPERED_RATE = 0.7
 """Share of tampered pictures that may be called something else: maps see pasted regions, and hardly a copied one."""
 TAMPERED_SHARE = 0.1
 """Share of tampered pictures, among those without synthesised pixels, that `p_tampered` assumes."""

@@ -83,4 +83,5 @@ def _mix(q: Tensor, frozen: Frozen, update: tuple[Tensor, Tensor] | None) -> Ten
     if update is not None:
         d, up = update
         mixed = mixed + (share @ d[:, None]) @ up[1].transpose(1, 2)
-    return mixed
+    out: Tensor = mixed
+    return out

@@ -126,7 +126,8 @@ class ClipText(TextEncoder):
     def __init__(self, model: nn.Module, tokenizer: Any) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
-        self.name, self.dim = "CLIP", int(self.model.text_projection.shape[1])
+        projection: Any = model.text_projection
+        self.name, self.dim = "CLIP", int(projection.shape[1])
         self.freeze()
 
     def count(self, text: str) -> int:

@@ -170,9 +170,10 @@ class Student(nn.Module):
         if isinstance(given, Frozen):
             return self._vector(class_token(ending, given, self.lora, f"{self.last}").float())
         with torch.autocast(given.device.type, torch.bfloat16):
+            tokens: Tensor = given
             for number, block in enumerate(self.blocks[:-1], start=self.first):
-                given = block(given, self.lora, f"{number}")
-            token = ending.class_token(given, self.lora, f"{self.last}")
+                tokens = block(tokens, self.lora, f"{number}")
+            token = ending.class_token(tokens, self.lora, f"{self.last}")
         return self._vector(token.float())
 
     def _vector(self, token: Tensor) -> Tensor:
