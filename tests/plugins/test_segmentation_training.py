@@ -15,6 +15,7 @@ from tellsign.errors import SettingError
 from tellsign.plugins.segmentation.model import GammaConfig
 from tellsign.plugins.segmentation.training import ablate, calibrate, export
 from tellsign.plugins.segmentation.training import train as training
+from tellsign.plugins.segmentation.training.alarms import alarmed
 from tellsign.plugins.segmentation.training.augment import augment, centre_crop, pad, random_crop
 from tellsign.plugins.segmentation.training.data import (
     ForgedRow,
@@ -450,3 +451,21 @@ def test_merging_keeps_both_paths_and_moves_each_by_its_own_shift(tmp_path):
         )
         == 2
     )
+
+
+def test_alarms_are_counted_once_a_picture_and_by_what_it_is(tmp_path):
+    table = tmp_path / "fuse.csv"
+    table.write_text(
+        "segmentation.manipulation_top,label,group,source,tampered\n"
+        ".96,0,a,phone,0\n.96,0,a,phone,0\n.2,0,b,phone,0\n.3,0,c,stock,0\n.99,0,b,phone,1\n.95,1,d,sdxl,-1\n,1,e,sdxl,-1\n"
+    )
+    assert alarmed(table, 0.95) == {
+        "phone": (1, 2),
+        "photographs, all": (1, 3),
+        "stock": (0, 1),
+        "tampered with by hand": (1, 1),
+        "generated": (1, 1),
+    }
+    table.write_text("label\n0\n")
+    with pytest.raises(ValueError, match="manipulation_top"):
+        alarmed(table, 0.95)

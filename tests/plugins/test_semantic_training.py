@@ -17,9 +17,10 @@ from tellsign.plugins.semantic.student import SIDE, Student, folded
 from tellsign.plugins.semantic.training import crossfit, export, finetune, lite, paper, probe
 from tellsign.plugins.semantic.training.features import Squares, extract, read_tokens
 from tellsign.plugins.semantic.training.prepare import VERSIONS, prepare, squares
-from tellsign.plugins.semantic.weights_files import load_head, load_student, read_notes, version_of
+from tellsign.plugins.semantic.weights_files import load_head, load_student
 from tellsign.schemas import Task
 from tellsign.towers import ClipTower, class_tokens
+from tellsign.weights.files import read_notes, version_of
 
 
 def pixels_of(rng, made, topic):

@@ -26,6 +26,7 @@ import torch
 import typer
 from PIL import Image
 
+from tellsign.plugins.segmentation.detector import SURE
 from tellsign.plugins.segmentation.scan import MOST, Forward, forward_of
 from tellsign.plugins.segmentation.weights_files import GAMMA, load_gamma
 from tellsign.weights.files import declare
@@ -34,6 +35,7 @@ from . import calibrate as calibrating
 from . import export as exporting
 from .ablate import CONFIG
 from .ablate import ablate as run_ablations
+from .alarms import alarmed
 from .data import UNTOUCHED, ForgedRow, few, hold_out, load, read_forged, without_tools
 from .evaluate import CONDITIONS, in_markdown, look, look_at_all, overlay, table, tampered_rows
 from .lattices import lattices
@@ -209,6 +211,17 @@ def overlays(
         typer.echo(f"{i}: {row.made_by} {row.id}")
     rows_of_two = [np.concatenate(lines[i : i + 2], axis=1) for i in range(0, len(lines) // 2 * 2, 2)]
     Image.fromarray(np.concatenate(rows_of_two or lines)).save(out)
+
+
+@app.command()
+def alarms(
+    table: Annotated[Path, typer.Option(help="The score table of the default fusion's training, fuse.csv.")],
+    cut: Annotated[float, typer.Option(help="Of the manipulation map's highest hundredth.")] = SURE["manipulation"],
+) -> None:
+    """Count by source who reaches the cut above which regions of the manipulation map are told as findings."""
+    typer.echo("| pictures | n | above |\n|---|---|---|")
+    for name, (above, count) in alarmed(table, cut).items():
+        typer.echo(f"| {name} | {count} | {100 * above / count:.1f} % |")
 
 
 @app.command()
