@@ -196,6 +196,25 @@ assert done.exit_code == 0, done.output
 """
 
 
+ENHANCED = FORGED.replace("FORGED_TEST", "ENHANCED").replace("untouched,copymove", "untouched,enhanced")
+
+
+def enhanced(folder):
+    """Photographs with their enhanced selves, and a table of those left alone."""
+    photos(folder)
+    tiny.table(folder / "PHOTOS.csv", [(folder / "photos" / f"{n}.jpg", 0) for n in range(3)])
+    return ENHANCED
+
+
+def table_of_maps(folder):
+    head = "label,source,group,tampered,segmentation.manipulation_top"
+    (folder / "FUSE.csv").write_text(f"{head}\n0,phone,a,0,0.4\n0,phone,b,1,0.97\n1,sdxl,c,-1,0.5\n")
+
+
+def asked_without(folder):
+    tiny.table(folder / "labelled.csv", tiny.labelled(folder / "asked", 2, (340, 330)))
+
+
 def forged_for_alignment(folder):
     """The forgeries and the tower of the experiment's own tests, and settings that fit their size."""
     module = module_of("tests/sdk/test_alignment_experiment.py")
@@ -269,6 +288,10 @@ RECIPES = [
         allowed={"-m": (0, 1)},  # 1 where the weights are not here, which is nearly everywhere
     ),
     Recipe("segmentation.md", "python -m tellsign.plugins.segmentation.training evaluate", already_forged),
+    Recipe("segmentation.md", "python -m tellsign.plugins.segmentation.training alarms", table_of_maps),
+    Recipe("segmentation.md", "python -m tellsign.plugins.segmentation.training lattice", enhanced),
+    Recipe("segmentation.md", "python -m tellsign.forge.accusations", enhanced, wrote=("ANSWERS.jsonl",)),
+    Recipe("evaluation.md", "tellsign eval labelled.csv --without", asked_without, allowed=ANY),
     Recipe(
         "artifacts.md",
         "python -m tellsign.alignment.experiment",
