@@ -51,7 +51,8 @@ def test_the_pixel_plugins_weights_are_all_there():
     weights = RECORDS["pixel"].folder / "weights"
     if not weights.is_dir():
         pytest.skip("the pixel plugin's weights are still being trained")
-    from tellsign.plugins.pixel.weights_files import BUNDLED, TOWER, load_adapter, load_bundled, version_of
+    from tellsign.plugins.pixel.weights_files import BUNDLED, TOWER, load_adapter, load_bundled
+    from tellsign.weights.files import version_of
 
     assert BUNDLED.parent == TOWER.parent == weights
     for file, load in ((BUNDLED, load_bundled), (TOWER, load_adapter)):

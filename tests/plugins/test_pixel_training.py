@@ -564,7 +564,8 @@ def test_the_loss_by_hand():
     def cross(logits, targets):
         return np.mean([np.log1p(np.exp(a)) - t * a for a, t in zip(logits, targets, strict=True)])
 
-    assert set(parts) == set(PARTS)
+    # Without marked pictures there is nothing to align with.
+    assert set(parts) == set(PARTS) - {"align", "marked"}
     assert parts["deep"] == pytest.approx(cross([0, 2, -1, 1], [0, 1, 0, 1]))
     assert parts["early"] == pytest.approx(cross([1, 1, 0, 0], [0, 1, 0, 1]))
     taught = 1 / (1 + np.exp([0.0, -2, 1, -1]))

@@ -34,6 +34,7 @@ from tellsign.schemas.codec import loads
 from tellsign.towers import BRANCH, ClipTower, shared
 from tellsign.towers.lite import FEATURES, LiteTrunk
 from tellsign.views import pixel_view, semantic_view
+from tellsign.weights.files import read_notes, version_of
 
 DECLARATION = loads((Path(reasoning.__file__).parent / "tellsign.json").read_text(), Declaration)
 FIRST = max(0, 3 - BRANCH) + 1
@@ -294,9 +295,9 @@ def test_what_ships_is_what_the_declaration_says_and_holds_no_text_encoder(file)
     assert file.stat().st_size == declared[f"weights/{file.name}"].size
     load = weights_files.load_tower_model if file == weights_files.TOWER else weights_files.load_student
     assert all(p.isfinite().all() for p in load(file).parameters())
-    assert DECLARATION.version in weights_files.version_of(file)
+    assert DECLARATION.version in version_of(file)
     assert sum(f.stat().st_size for f in file.parent.iterdir()) < 12e6
-    assert not [k for k in weights_files.read_notes(file) if "token" in k]
+    assert not [k for k in read_notes(file) if "token" in k]
     for entry in weights_files.load_bank(file).entries:
         assert entry.precision >= PRECISION
 

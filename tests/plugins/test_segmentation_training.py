@@ -27,6 +27,7 @@ from tellsign.plugins.segmentation.training.data import (
     read_forged,
     without_tools,
 )
+from tellsign.plugins.segmentation.training.flushing import flushing
 from tellsign.plugins.segmentation.training.metrics import Counts
 from tellsign.plugins.segmentation.training.recipe import Recipe
 from tellsign.plugins.segmentation.training.train import EarlyStopping, Plan, class_of, train, validate
@@ -469,3 +470,10 @@ def test_alarms_are_counted_once_a_picture_and_by_what_it_is(tmp_path):
     table.write_text("label\n0\n")
     with pytest.raises(ValueError, match="manipulation_top"):
         alarmed(table, 0.95)
+
+
+def test_numbers_near_zero_are_flushed_for_a_training_and_no_longer():
+    least = torch.tensor([torch.finfo(torch.float32).tiny])
+    with pytest.raises(KeyError), flushing():
+        raise KeyError
+    assert (least / 2).item() > 0

@@ -167,6 +167,7 @@ BAD = {
         "weights_licence": NOT_TEXT,
         "commercial_use": [1, "yes", None],
         "weights": [None, [], ("w",)],
+        "shared_weights": [None, ["clip"], (1,), ("clip", "clip")],
         "time_limit": [0, -1, 3601, math.nan, "1", None],
     },
     schemas.Notice: {"code": NOT_TEXT, "message": NOT_TEXT, "plugin": NOT_OPTIONAL_TEXT},

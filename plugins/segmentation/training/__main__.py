@@ -24,6 +24,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from numpy.typing import NDArray
 from PIL import Image
 
 from tellsign.plugins.segmentation.detector import SURE
@@ -38,6 +39,7 @@ from .ablate import ablate as run_ablations
 from .alarms import alarmed
 from .data import UNTOUCHED, ForgedRow, few, hold_out, load, read_forged, without_tools
 from .evaluate import CONDITIONS, in_markdown, look, look_at_all, overlay, table, tampered_rows
+from .flushing import flushing
 from .lattices import lattices
 from .metrics import CUT
 from .recipe import Recipe
@@ -68,10 +70,9 @@ def train(
     traces: Annotated[Path | None, typer.Option(help="What `pretrain` wrote.")] = None,
 ) -> None:
     """Train, or go on."""
-    # Activations that are nearly zero would cost a hundred times what others cost.
-    torch.set_flush_denormal(True)
-    told = run_training(Recipe.parse(recipe), folder, out, imagenet=imagenet, start=start, traces=traces)
-    typer.echo(f"{told}")
+    with flushing():
+        told = run_training(Recipe.parse(recipe), folder, out, imagenet=imagenet, start=start, traces=traces)
+        typer.echo(f"{told}")
 
 
 @app.command()
@@ -83,8 +84,8 @@ def pretrain(
     start: Annotated[Path | None, typer.Option(help="Weights of an earlier run of this command.")] = None,
 ) -> None:
     """Train the path on residuals alone."""
-    torch.set_flush_denormal(True)
-    typer.echo(f"{run_pretraining(Recipe.parse(recipe), folder, out, steps, start)}")
+    with flushing():
+        typer.echo(f"{run_pretraining(Recipe.parse(recipe), folder, out, steps, start)}")
 
 
 @app.command()
@@ -154,8 +155,13 @@ def export(
 
 
 def _forward(weights: Path) -> Forward:
-    torch.set_flush_denormal(True)
-    return forward_of(load_gamma(weights), torch.device("cpu"))
+    look = forward_of(load_gamma(weights), torch.device("cpu"))
+
+    def flushed(tiles: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        with flushing():
+            return look(tiles)
+
+    return flushed
 
 
 @app.command()

@@ -14,10 +14,10 @@ import math
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
 from tellsign.artifacts.rows import MarkedPicture, marked_pictures
+from tellsign.plugins.segmentation.training.flushing import flushing
 
 from . import evaluate as evaluating
 from .crops import hold_out
@@ -49,9 +49,9 @@ def train(
     start: Annotated[Path | None, typer.Option(help='Weights of a run of mode "pad", for "transfer".')] = None,
 ) -> None:
     """Train, or go on."""
-    torch.set_flush_denormal(True)
-    pictures = _read(data, split, real)
-    typer.echo(f"{run_training(Recipe.parse(recipe), pictures, out, imagenet=imagenet, start=start)}")
+    with flushing():
+        pictures = _read(data, split, real)
+        typer.echo(f"{run_training(Recipe.parse(recipe), pictures, out, imagenet=imagenet, start=start)}")
 
 
 @app.command()
