@@ -138,9 +138,12 @@ class Verdict:
 
     @property
     def heat_map(self) -> MapEvidence | None:
-        """Where: the finest map among the evidence, None where no plugin gave one."""
+        """Where: the finest map among the evidence, None where no plugin gave one.
+
+        Of equally fine ones the one with the highest value.
+        """
         maps = [e for e in self.evidence if isinstance(e, MapEvidence)]
-        return max(maps, key=lambda e: e.map.size, default=None)
+        return max(maps, key=lambda e: (e.map.size, float(e.map.max())), default=None)
 
     @property
     def findings(self) -> tuple[FindingEvidence, ...]:

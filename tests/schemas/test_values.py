@@ -377,6 +377,9 @@ def test_heat_map_and_findings_are_picked_from_the_evidence():
     assert verdict.heat_map is fine
     assert verdict.findings == (strong, weak)
     assert GOOD_OF[schemas.Verdict].heat_map is None
+    sure = attrs.evolve(fine, map=np.full((9, 9), 0.5, np.float32))
+    assert attrs.evolve(verdict, evidence=(sure, fine)).heat_map is sure
+    assert attrs.evolve(verdict, evidence=(fine, sure)).heat_map is sure
 
 
 def test_every_task_has_a_view():
