@@ -18,7 +18,7 @@ from tellsign.views import build_view
 
 
 class NothingToMeasureError(TellsignError):
-    """No loaded plugin offers `bench_forward`."""
+    """No plugin is loaded."""
 
 
 @attrs.frozen
@@ -29,14 +29,18 @@ class Parts:
     ----------
     decode, views, forward : callable
         `views` starts from decoded pictures, `forward` from tensors on the device; both were made once, before.
-    plugins : tuple of str
-        Whose forward passes `forward` runs.
+    bare : tuple of str
+        Plugins whose forward passes `forward` runs: those that offer `bench_forward`.
+    whole : tuple of str
+        The others; `forward` calls their `detect`, so that what they do beside a forward pass is theirs and not the
+        host's.
     """
 
     decode: Callable[[], object]
     views: Callable[[], object]
     forward: Callable[[], object]
-    plugins: tuple[str, ...]
+    bare: tuple[str, ...]
+    whole: tuple[str, ...] = ()
 
     def named(self) -> dict[str, Callable[[], object]]:
         """The parts by name, in the order of a picture's way."""
@@ -58,15 +62,13 @@ def take_apart(detector: Detector, sources: Sequence[bytes], *, batch_size: int 
     Raises
     ------
     NothingToMeasureError
-        No plugin offers a method `bench_forward(views, runtime)` that returns a callable.
+        No plugin is loaded.
     """
     runtime = detector.runtime
-    guards = [guard for guard in detector._pipeline.guards if hasattr(guard.plugin, "bench_forward")]
+    guards = detector._pipeline.guards
     if not guards:
-        raise NothingToMeasureError(
-            "no loaded plugin offers bench_forward(views, runtime), so there is no bare forward pass to measure against"
-        )
-    tasks = {VIEW_OF_TASK[guard.task]: guard.task for guard in detector._pipeline.guards}
+        raise NothingToMeasureError("no plugin is loaded, so there is no forward pass to measure against")
+    tasks = {VIEW_OF_TASK[guard.task]: guard.task for guard in guards}
 
     def decode_all() -> list[Picture]:
         return [decode(source) for source in sources]
@@ -78,17 +80,29 @@ def take_apart(detector: Detector, sources: Sequence[bytes], *, batch_size: int 
 
     views = view_all()
     size = batch_size or runtime.batch_size
-    forwards: list[Callable[[], object]] = []
-    for guard in guards:
-        plugin: Any = guard.plugin
-        own = views[tasks[VIEW_OF_TASK[guard.task]]]
-        forwards += [plugin.bench_forward(own[i : i + size], runtime) for i in range(0, len(own), size)]
+    batches = [
+        [_forward(guard, views[tasks[VIEW_OF_TASK[guard.task]]][i : i + size], runtime) for guard in guards]
+        for i in range(0, len(pictures), size)
+    ]
 
     def forward_all() -> None:
-        for forward in forwards:
-            forward()
+        for batch in batches:
+            # Plugins that share a tower do so here too.
+            with runtime.scope():
+                for forward in batch:
+                    forward()
 
-    return Parts(decode_all, view_all, forward_all, tuple(guard.name for guard in guards))
+    bare = tuple(guard.name for guard in guards if hasattr(guard.plugin, "bench_forward"))
+    whole = tuple(guard.name for guard in guards if guard.name not in bare)
+    return Parts(decode_all, view_all, forward_all, bare, whole)
+
+
+def _forward(guard: Guard, views: Sequence[View], runtime: DeviceRuntime) -> Callable[[], object]:
+    plugin: Any = guard.plugin
+    if hasattr(plugin, "bench_forward"):
+        forward: Callable[[], object] = plugin.bench_forward(views, runtime)
+        return forward
+    return lambda: plugin.detect(views, runtime)
 
 
 def with_plugin(detector: Detector, plugin: DetectorPlugin) -> Detector:

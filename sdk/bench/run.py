@@ -25,6 +25,7 @@ from .parts import settle, take_apart, with_plugin
 from .pictures import made_up
 from .shared import LIMIT as SHARED_LIMIT
 from .shared import shared_cost
+from .start import first_verdict
 from .timing import Estimate, Floats, Judgement, alternate, estimate, judge, neighbours, overhead
 
 ONE_LIMIT = 0.10
@@ -37,6 +38,10 @@ MEMORY_GRAIN = 16.0
 """MB by which allocators differ from run to run: growth below it cannot be told from theirs."""
 BIG_LIMIT = 8.0
 """Seconds for 12 megapixels, on two cores."""
+START_LIMIT = 5.0
+"""Seconds to a first verdict, from the start of the process, with files that were read before."""
+PIECES = ("start", "one", "many", "shared", "memory", "curve", "floor", "probe", "big")
+"""What can be measured by itself, in the order in which it is."""
 Tick = Callable[[str], None]
 
 
@@ -51,18 +56,24 @@ class Plan:
     batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     side: tuple[int, int] = (1024, 768)
     """Of the pictures."""
+    small: tuple[int, int] = (320, 240)
+    """Of the many: with so little for the models to do, what the host does shows most."""
     big: tuple[int, int] = (4000, 3000)
     repeats: int = 5
     """Of the lines that are no pairs."""
+    pieces: tuple[str, ...] = PIECES
 
     def __attrs_post_init__(self) -> None:
+        for piece in self.pieces:
+            if piece not in PIECES:
+                raise SettingError("pieces", f"some of {', '.join(PIECES)}", piece)
         if self.pairs < 3:
             raise SettingError("pairs", "an integer of at least 3", self.pairs)
 
     @classmethod
-    def quick(cls, pairs: int = 8) -> Plan:
+    def quick(cls, pairs: int = 8, pieces: tuple[str, ...] = PIECES) -> Plan:
         """A few minutes on a laptop; fewer pairs and pictures than the aims are stated for."""
-        return cls(pairs=pairs, warmup=1, many=16, memory=(16, 64), batches=(1, 4, 8), repeats=2)
+        return cls(pairs=pairs, warmup=1, many=16, memory=(16, 64), batches=(1, 4, 8), repeats=2, pieces=pieces)
 
 
 @attrs.frozen(kw_only=True)
@@ -88,7 +99,7 @@ def bench(
     device: str = "auto",
     tick: Tick | None = None,
 ) -> dict[str, Any]:
-    """Measure everything.
+    """Measure everything that the plan names.
 
     Parameters
     ----------
@@ -107,25 +118,38 @@ def bench(
     Raises
     ------
     NothingToMeasureError
-        No plugin offers `bench_forward`.
+        No plugin is loaded.
     """
     plan, tick = plan or Plan(), tick or (lambda what: None)
     began = time.perf_counter()
-    pictures = [made_up(*plan.side, seed=i) for i in range(8)]
+    picture = made_up(*plan.side, seed=0)
+    small = [made_up(*plan.small, seed=i) for i in range(8)]
+    many = list(islice(cycle(small), plan.many))
+    lines: list[Line] = []
+    curve: list[dict[str, float]] = []
     # Without the probe: its copies are work of their own, and have a line of their own.
     with make(device=device, stability_probe=False) as detector:
-        lines = _one(detector, pictures[0], plan, tick)
-        lines += _many(detector, list(islice(cycle(pictures), plan.many)), plan, tick)
-        lines += _shared(detector, pictures[0], plan, tick)
-        lines.append(_memory(detector, pictures, plan, tick))
-        curve = _curve(detector, pictures, plan, tick)
+        measured: dict[str, Callable[[], list[Line]]] = {
+            "start": lambda: [_start(plan, tick)],
+            "one": lambda: _one(detector, picture, plan, tick),
+            "many": lambda: _many(detector, many, plan, tick),
+            "shared": lambda: _shared(detector, picture, plan, tick),
+            "memory": lambda: [_memory(detector, small, plan, tick)],
+        }
+        for piece, measure in measured.items():
+            if piece in plan.pieces:
+                lines += measure()
+        if "curve" in plan.pieces:
+            curve = _curve(detector, small, plan, tick)
         machine = _machine(detector)
         versions = dict(detector.versions)
-    with make(device="cpu", stability_probe=False, plugins=()) as detector:
-        lines.append(_floor(with_plugin(detector, NullDetector(DECLARATION, {})), pictures[0], plan, tick))
-    with make(device=device, stability_probe=True) as detector:
-        lines.append(_probe(detector, pictures[0], plan, tick))
-        lines.append(_big(detector, plan, tick))
+    if "floor" in plan.pieces:
+        with make(device="cpu", stability_probe=False, plugins=()) as detector:
+            lines.append(_floor(with_plugin(detector, NullDetector(DECLARATION, {})), picture, plan, tick))
+    if {"probe", "big"} & set(plan.pieces):
+        with make(device=device, stability_probe=True) as detector:
+            lines += [_probe(detector, picture, plan, tick)] if "probe" in plan.pieces else []
+            lines += [_big(detector, plan, tick)] if "big" in plan.pieces else []
     return {
         "lines": [attrs.asdict(line) for line in lines],
         "batch_curve": curve,
@@ -149,7 +173,8 @@ def _one(detector: Detector, picture: bytes, plan: Plan, tick: Tick) -> list[Lin
     forward = samples.parts["forward"]
     value, aa = overhead(samples, forward)
     name = "one picture: host over forward"
-    whose = ", ".join(parts.plugins)
+    whose = ", ".join(parts.bare) or "no plugin"
+    others = f", detect of {', '.join(parts.whole)}" if parts.whole else ""
     return [
         Line(
             name=name,
@@ -159,7 +184,8 @@ def _one(detector: Detector, picture: bytes, plan: Plan, tick: Tick) -> list[Lin
             unit="share",
             limit=ONE_LIMIT,
             judgement=judge(value, aa, ONE_LIMIT),
-            note=f"bare forwards of {whose}; fusion and the plugins' own pre- and post-processing count as overhead",
+            note=f"bare forwards of {whose}{others}; fusion and what those with bare forwards do beside them count "
+            "as overhead",
         ),
         _seconds("one picture: detect", "wall time", samples.whole),
         _seconds("one picture: bare forwards", "wall time", forward),
@@ -205,6 +231,20 @@ def _many(detector: Detector, pictures: list[bytes], plan: Plan, tick: Tick) -> 
         ),
         _seconds(f"{n} pictures: per picture", "wall time of detect_many / pictures", samples.whole / n),
     ]
+
+
+def _start(plan: Plan, tick: Tick) -> Line:
+    seconds = first_verdict(plan.repeats, tick=lambda: tick("a first verdict"))
+    value = estimate(seconds.wall)
+    return Line(
+        name="first verdict",
+        summary="wall time of `tellsign detect FILE` in a new process, all installed detectors, files read before",
+        value=value,
+        unit="s",
+        limit=START_LIMIT,
+        judgement=judge(value, None, START_LIMIT),
+        note=f"{float(np.median(seconds.cpu)):.1f} s of CPU time",
+    )
 
 
 def _shared(detector: Detector, picture: bytes, plan: Plan, tick: Tick) -> list[Line]:

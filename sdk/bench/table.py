@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -34,10 +34,18 @@ def show(report: Mapping[str, Any], console: Console) -> None:
             Text("" if line["judgement"] == "info" else line["judgement"], _STYLES[line["judgement"]]),
         )
     console.print(table)
+    if report["batch_curve"]:
+        console.print(_curve(report["batch_curve"]))
+    for line in report["lines"]:
+        if line["note"]:
+            console.print(Text.assemble((line["name"], "dim"), f": {line['summary']}; {line['note']}"))
+
+
+def _curve(points: Sequence[Mapping[str, float]]) -> Table:
     curve = Table(title="Batch size", title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("pictures per batch", "per picture", "interval", "pictures a second"):
         curve.add_column(name, justify="right")
-    for point in report["batch_curve"]:
+    for point in points:
         seconds = point["seconds_per_picture"]
         curve.add_row(
             str(point["batch_size"]),
@@ -45,10 +53,7 @@ def show(report: Mapping[str, Any], console: Console) -> None:
             f"{_amount(point['low'], 's')} to {_amount(point['high'], 's')}",
             f"{1 / seconds:.1f}",
         )
-    console.print(curve)
-    for line in report["lines"]:
-        if line["note"]:
-            console.print(Text.assemble((line["name"], "dim"), f": {line['summary']}; {line['note']}"))
+    return curve
 
 
 def _interval(estimate: Mapping[str, float] | None, unit: str) -> str:

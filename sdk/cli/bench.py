@@ -18,6 +18,13 @@ def command(
         int | None, typer.Option(min=3, help="Alternating pairs per ratio (default 60, or 8 with --quick).")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer pairs and pictures: minutes, not an hour.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PIECE",
+            help="Measure only start, one, many, shared, memory, curve, floor, probe or big; may be given several times.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     plugin: Plugin = None,
     deny: Deny = None,
@@ -30,11 +37,13 @@ def command(
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from tellsign import Detector
-    from tellsign.bench.run import Plan, bench
+    from tellsign.bench.run import PIECES, Plan, bench
     from tellsign.bench.table import show
 
     trust = trust_options(plugin=plugin, deny=deny, commercial_only=commercial_only)
-    plan = Plan.quick(pairs or 8) if quick else Plan(pairs=pairs or 60)
+    pieces = tuple(only) if only else PIECES
+    with told_errors():
+        plan = Plan.quick(pairs or 8, pieces) if quick else Plan(pairs=pairs or 60, pieces=pieces)
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),

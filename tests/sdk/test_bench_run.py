@@ -2,6 +2,8 @@ import json
 from collections import Counter
 from io import BytesIO
 
+import attrs
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -16,6 +18,7 @@ from tellsign.bench.null import DECLARATION, NullDetector
 from tellsign.bench.parts import NothingToMeasureError, take_apart, with_plugin
 from tellsign.bench.pictures import made_up
 from tellsign.bench.run import Plan, bench
+from tellsign.bench.start import FirstVerdictError, Starts, first_verdict
 from tellsign.bench.table import show
 from tellsign.cli.bench import command
 from tellsign.errors import SettingError
@@ -114,14 +117,28 @@ def test_parts_do_what_the_whole_does(pictures):
         list(found.detect_many(pictures))
     assert len(bare) == len(seen) == 4
     assert all(torch.equal(a, b) for a, b in zip(bare, seen, strict=True))  # the same tensors
-    assert parts.plugins == ("null",)
+    assert (parts.bare, parts.whole) == (("null",), ())
     assert list(parts.named()) == ["decode", "views", "forward"]
     assert [p.width for p in parts.decode()] == [480] * 4
     assert all(len(views) == 4 for views in parts.views().values())
 
 
-def test_without_a_bare_forward_there_is_nothing_to_measure(pictures):
-    with detector(NullDetector) as found, pytest.raises(NothingToMeasureError, match="no loaded plugin offers"):
+def test_what_offers_no_bare_forward_takes_part_whole(pictures):
+    """And within a scope, where two that share a pass share it."""
+
+    class Shy(ConvDetector):
+        bench_forward = property()  # hasattr says no
+
+    with detector(Shy) as found:
+        parts = take_apart(found, pictures, batch_size=3)
+        assert (parts.bare, parts.whole) == ((), ("null",))
+        before = found.runtime.counters.forwards["conv"]
+        parts.forward()
+        assert found.runtime.counters.forwards["conv"] - before == 4
+
+
+def test_without_a_plugin_there_is_nothing_to_measure(pictures):
+    with detector(None) as found, pytest.raises(NothingToMeasureError, match="no plugin is loaded"):
         take_apart(found, pictures)
 
 
@@ -174,7 +191,8 @@ class LightDetector(ConvDetector):
     times = 2
 
 
-TINY = Plan(pairs=4, warmup=1, many=4, memory=(4, 12), batches=(1, 2), side=(320, 240), big=(640, 480), repeats=2)
+SIDES = {"side": (320, 240), "small": (320, 240), "big": (640, 480)}
+TINY = Plan(pairs=4, warmup=1, many=4, memory=(4, 12), batches=(1, 2), repeats=2, **SIDES)
 
 
 def make(**options):
@@ -182,13 +200,16 @@ def make(**options):
     return detector(None if plugins == () else LightDetector, **options)
 
 
-def test_bench_end_to_end():
+def test_bench_end_to_end(monkeypatch):
+    starts = Starts(np.array([1.0, 1.2]), np.array([2.0, 2.2]))
+    monkeypatch.setattr(run_module, "first_verdict", lambda repeats, tick: starts)
     said = []
     report = bench(make, plan=TINY, device="cpu", tick=said.append)
     text = json.dumps(report, allow_nan=False)
     assert json.loads(text)["settings"]["pairs"] == 4
     lines = {line["name"]: line for line in report["lines"]}
     assert list(lines) == [
+        "first verdict",
         "one picture: host over forward",
         "one picture: detect",
         "one picture: bare forwards",
@@ -202,6 +223,9 @@ def test_bench_end_to_end():
         "stability probe",
         "0 megapixels",
     ]
+    assert lines["first verdict"]["value"]["median"] == 1.1
+    assert lines["first verdict"]["judgement"] == "pass"
+    assert "2.1 s of CPU time" in lines["first verdict"]["note"]
     for name in ("one picture: host over forward", "4 pictures: over the sum of parts"):
         assert lines[name]["aa"] is not None
         assert lines[name]["judgement"] in ("pass", "fail", "inconclusive")
@@ -220,12 +244,45 @@ def test_bench_end_to_end():
         assert words in captured.get(), words
 
 
+@pytest.mark.parametrize(
+    ("pieces", "names"),
+    [
+        (("shared",), []),  # nobody shares a tower here
+        (("memory",), ["memory: 12 against 4 pictures"]),
+        (("big", "floor"), ["host's floor", "0 megapixels"]),
+    ],
+)
+def test_a_piece_is_measured_by_itself(pieces, names):
+    report = bench(make, plan=attrs.evolve(TINY, pieces=pieces), device="cpu")
+    assert [line["name"] for line in report["lines"]] == names
+    assert report["batch_curve"] == []
+    console = Console(width=150)
+    with console.capture() as captured:
+        show(report, console)
+    assert "pictures per batch" not in captured.get()
+
+
+def test_a_first_verdict_takes_a_process():
+    starts = first_verdict(1)
+    assert starts.wall.shape == starts.cpu.shape == (1,)
+    assert 0 < starts.wall[0] < 120
+    assert starts.cpu[0] > 0
+
+
+def test_a_process_that_fails_is_told(monkeypatch):
+    monkeypatch.setattr("sys.executable", "false")
+    with pytest.raises(FirstVerdictError, match="ended with 1"):
+        first_verdict(1)
+
+
 def test_plans():
     assert Plan().pairs == 60
     assert Plan().memory == (64, 512)
     assert Plan.quick().pairs < 60
     with pytest.raises(SettingError, match="pairs"):
         Plan(pairs=2)
+    with pytest.raises(SettingError, match=r"pieces.*start, one.*twelve"):
+        Plan(pieces=("one", "twelve"))
 
 
 @pytest.fixture
@@ -240,8 +297,6 @@ def cli(monkeypatch):
         value = Estimate(median=0.2, low=0.15, high=0.25)
         judgement = "fail" if plan.pairs == 7 else "pass"
         line = run_module.Line(name="a line", summary="what", value=value, unit="share", limit=0.3, judgement=judgement)
-        import attrs
-
         machine = {"device": "cpu", "cores": 2, "torch_threads": 1, "torch": "2"}
         return {
             "lines": [attrs.asdict(line)],
@@ -276,6 +331,15 @@ def test_command_fails_where_a_line_fails(cli):
     assert result.exit_code == 1
     assert calls[-1][0].pairs == 7
     assert "fail" in result.stdout
+
+
+def test_command_measures_the_pieces_that_are_asked_for(cli):
+    _, calls = cli("--only", "shared", "--only", "one")
+    assert calls[-1][0].pieces == ("shared", "one")
+    result, calls = cli("--only", "speed")
+    assert result.exit_code == 2
+    assert "shared" in result.output
+    assert len(calls) == 1
 
 
 def test_command_wants_enough_pairs(cli):
