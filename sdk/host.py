@@ -337,6 +337,12 @@ class Host:
         -------
         dict
             The detectors by name, sorted; `records` says why the others are not there.
+
+        Raises
+        ------
+        SettingError
+            A plugin refuses the settings that it was given: whoever gave them should hear of it, and not get verdicts
+            without the plugin.
         """
         made: dict[str, DetectorPlugin] = {}
         after = []
@@ -368,6 +374,10 @@ class Host:
         if self.manager.has_plugin(record.name):
             self.manager.unregister(name=record.name)
         error = outcome.error
+        given = self._settings.get(record.name)
+        if given and isinstance(error, SettingError):
+            parameter = f"{record.name}.{error.parameter}" if error.parameter in given else error.parameter
+            raise SettingError(parameter, error.allowed, error.got) from error
         return str(error) if isinstance(error, _RefusedError) else in_words(error)
 
     def _load(self, record: PluginRecord) -> DetectorPlugin:

@@ -49,7 +49,7 @@ def load_guards(
     Raises
     ------
     SettingError
-        A parameter names a plugin that is not installed.
+        A parameter names a plugin that is not installed, or a plugin refuses the settings that it was given.
     PluginLoadError
         Only when `strict`: a plugin cannot be loaded.
     """

@@ -69,9 +69,6 @@ def command(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same data and seed give the same bundle.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that lies in --out.")] = False,
-    plugins: Annotated[
-        str | None, typer.Option(help="Names of the plugins to use, commas between.", show_default=False)
-    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     plugin: Plugin = None,
     deny: Deny = None,
@@ -94,11 +91,8 @@ def command(
     if out is None:
         fail("--out names the folder for the bundle and its reports, and is missing.", code=2)
     factors, costs = _factors(weights), _cost(cost)
-    named = [*(plugin or ()), *(p.strip() for p in (plugins or "").split(",") if p.strip())]
-    if plugins is not None and not named:
-        fail("--plugins names no plugin.", code=2)
     trust = trust_options(
-        plugin=named,
+        plugin=plugin,
         deny=deny,
         commercial_only=commercial_only,
         isolate=isolate,

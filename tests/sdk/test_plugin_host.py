@@ -257,6 +257,39 @@ def test_loading_makes_instances_with_declaration_and_settings(site):
     assert made["beta"].settings == {}
 
 
+CHOOSY = (
+    "from tellsign.errors import SettingError\n"
+    "from tellsign.plugin import DetectorPlugin\n"
+    "class Plugin(DetectorPlugin):\n"
+    "    def __init__(self, declaration, settings):\n"
+    "        super().__init__(declaration, settings)\n"
+    "        for name in settings:\n"
+    "            if name != 'depth': raise SettingError('settings of choosy', 'depth', name)\n"
+    "        if settings.get('depth', 0) != 3: raise SettingError('depth', '3', settings.get('depth'))\n"
+    "    def detect(self, views, runtime): return []\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"depth": 4}, r"^choosy\.depth takes 3, got 4$"),
+        ({"width": 4}, "^settings of choosy takes depth, got 'width'$"),
+    ],
+)
+def test_settings_that_a_plugin_refuses_are_an_error_of_who_gave_them(site, settings, told):
+    site.install("choosy", detector=CHOOSY)
+    with pytest.raises(SettingError, match=told):
+        load(settings={"choosy": settings})
+
+
+def test_a_plugin_that_refuses_its_own_defaults_is_a_failure_of_the_plugin(site):
+    site.install("choosy", detector=CHOOSY)
+    made, records = load()
+    assert made == {}
+    assert records["choosy"].reason == "SettingError: depth takes 3, got None"
+
+
 IMPORTS = "from tellsign.plugin import DetectorPlugin, hookimpl\n"
 
 
