@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import attrs
@@ -126,6 +127,7 @@ def fit_logistic(
     *,
     weights: ArrayLike | None = None,
     l2: float = 0.03,
+    towards: ArrayLike | None = None,
     steps: int = 200,
 ) -> LogisticHead:
     """Logistic regression with weights kept on their direction's side, on standardised columns.
@@ -141,7 +143,10 @@ def fit_logistic(
         Positive; default 1.
     l2 : float
         Penalty l2 / 2 * sum of squared weights beside the mean log loss; the bias is free. It chooses the balance
-        between columns: the common scale is fitted afterwards without it.
+        between columns: the common scale is fitted afterwards without it. May be infinite with `towards`.
+    towards : array_like (columns,), optional
+        The balance that the penalty draws the weights to (`plugin_shares`), at the scale that fits best; default 0 for
+        every column. With an infinite penalty it is the balance.
     steps : int
         At most so many Newton steps.
 
@@ -151,8 +156,8 @@ def fit_logistic(
     w = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
     if x.ndim != 2 or x.shape != (len(y), len(columns)) or w.shape != y.shape:
         raise ValueError(f"values takes an array ({len(y)}, {len(columns)}), got {x.shape} and weights {w.shape}")
-    if not l2 > 0:
-        raise ValueError(f"l2 takes a positive number, got {l2!r}")
+    if not l2 > 0 or (math.isinf(l2) and towards is None):
+        raise ValueError(f"l2 takes a positive number, finite without towards, got {l2!r}")
     w = w / w.sum()
     seen = ~np.isnan(x)
     mass = np.maximum((w[:, None] * seen).sum(0), 1e-300)
@@ -168,11 +173,48 @@ def fit_logistic(
     high = np.array([0.0 if c.direction < 0 else np.inf for c in columns] + [np.inf])
     design = np.column_stack([z, np.ones(len(z))])
     ridge = np.append(np.full(k, l2), 0.0)
-    theta = fit_ridge(design, y, w, prior=np.zeros(k + 1), precision=ridge, low=low, high=high, steps=steps)
+    prior = np.zeros(k + 1)
+    if towards is not None:
+        balance = np.where(dead, 0.0, np.asarray(towards, np.float64))
+        start = fit_platt(z @ balance, y, weights=w)
+        prior = np.append(start.slope * balance, start.intercept)
+    theta = np.clip(prior, low, high)
+    if math.isfinite(l2):
+        theta = fit_ridge(design, y, w, prior=prior, precision=ridge, low=low, high=high, steps=steps)
     # The penalty shrinks the margin as a whole too; one slope and one bias bring it back to log-odds, so that margins
     # of models fitted on different parts of the data have one scale and a calibrator finds a slope near 1.
     scaler = fit_platt(design[:, :k] @ theta[:k], y, weights=w)
     return LogisticHead(tuple(columns), centre, scale, scaler.slope * theta[:k], scaler.intercept)
 
 
-__all__ = ["LogisticHead", "fit_logistic", "fit_ridge"]
+def plugin_shares(values: Floats, columns: Sequence[FeatureColumn]) -> Floats:
+    """Weights under which every plugin counts the same, float64 (columns,): one over the columns that speak with it.
+
+    Parameters
+    ----------
+    values : float64 array (n, columns)
+        NaN where missing. A plugin's columns that never speak in one row, as those of two strengths, do not share.
+    columns : sequence of FeatureColumn
+        An unordered column has 0: nothing says which way it points.
+
+    Examples
+    --------
+    >>> from tellsign.schemas import Task
+    >>> names = ("p.strong", "p.weak", "p.other", "s.one")
+    >>> of = [FeatureColumn(n, 1, n.partition(".")[0], Task.PIXEL, n.partition(".")[0]) for n in names]
+    >>> rows = [[0.1, math.nan, 0.3, 0.4], [math.nan, 0.2, 0.3, 0.4]]
+    >>> plugin_shares(np.array(rows), of).tolist()
+    [0.5, 0.5, 0.5, 1.0]
+    """
+    seen = ~np.isnan(values)
+    out = np.zeros(len(columns))
+    for plugin in {c.plugin for c in columns}:
+        mine = [j for j, c in enumerate(columns) if c.plugin == plugin]
+        count = seen[:, mine].sum(1)
+        for j in mine:
+            if seen[:, j].any():
+                out[j] = columns[j].direction / count[seen[:, j]].max()
+    return out
+
+
+__all__ = ["LogisticHead", "fit_logistic", "fit_ridge", "plugin_shares"]

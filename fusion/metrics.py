@@ -10,15 +10,19 @@ from numpy.typing import ArrayLike, NDArray
 BINS = 15
 
 
-def auc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Chance that a row of label 1 scores above one of label 0, ties half; NaN without both labels."""
+def auc(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """Chance that a row of label 1 scores above one of label 0, ties half; NaN without both labels.
+
+    With `weights` rows are drawn by them, within their label.
+    """
     y, s = np.asarray(labels) == 1, np.asarray(scores, np.float64)
-    ones, zeros = int(y.sum()), int((~y).sum())
-    if not ones or not zeros:
+    w = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
+    if y.all() or not y.any():
         return math.nan
-    _, where, count = np.unique(s, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(count) - (count - 1) / 2)[where]
-    return float((rank[y].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+    _, where = np.unique(s, return_inverse=True)
+    ones, zeros = np.bincount(where, w * y), np.bincount(where, w * ~y)
+    below = np.cumsum(zeros) - zeros / 2
+    return float((ones * below).sum() / (ones.sum() * zeros.sum()))
 
 
 def balanced_accuracy(labels: ArrayLike, probabilities: ArrayLike) -> float:

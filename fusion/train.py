@@ -21,8 +21,9 @@ from .calibration import Affine, fit_calibrator, fit_isotonic, logit, sigmoid
 from .conformal import DEFAULT_ERROR_RATES, ClassScores, group_weights, resolve_error_rates
 from .features import FeatureColumn, keep_blocks, pattern_key, present_blocks
 from .folds import Fold, family_folds, group_folds
-from .logistic import LogisticHead, fit_logistic
+from .logistic import LogisticHead, fit_logistic, plugin_shares
 from .origin import libraries, scored_by
+from .paired import differences
 from .table import ScoreTable
 
 TrainingReport = dict[str, Any]
@@ -43,6 +44,7 @@ _MOST_PATTERNS = 64
 _LEAST_GROUPS = 10
 _FAMILY_FLOOR = 10
 _L2_GRID = (0.003, 0.03, 0.3)
+_ALIKE_GRID = (0.03, 0.3, math.inf)
 _DROPOUT_SEED, _ROUNDS_SEED = 1, 2
 
 
@@ -208,7 +210,8 @@ def train_bundle(
     beside : ScoreTable, optional
         Scores of other pictures from which the head `p_ai` learns the balance of its columns too, weighing as much as
         `table` does: families that the plugins know, by heads fitted without them. They are brought to each column's
-        mean and spread in `table`; calibrators, conformal scores and every printed number rest on `table` alone.
+        mean and spread in `table`. How the stack is penalised, and whether a booster loses against it, is then judged
+        on held-out families of both tables; calibrators and conformal scores rest on `table` alone.
     tampered_share : float
         In (0, 1): the share of tampered pictures, among those without synthesised pixels, that `p_tampered` assumes.
         Calibration is at even odds, and at even odds a plugin that sees some kinds of tampering leaves every
@@ -220,8 +223,9 @@ def train_bundle(
     -------
     bundle : Bundle
     report : dict
-        "table", "heads" (per head: contenders with AUC, balanced accuracy, ECE, Brier and log loss out of fold and out
-        of family per pattern; the choice and why), "calibration", "conformal" (counts, quantiles with and without the
+        "table", "heads" (per head: the penalties that were tried; contenders with AUC, balanced accuracy, ECE, Brier
+        and log loss out of fold and out of family per pattern, and beside the table, with paired differences from the
+        stack; the choice and why), "calibration", "conformal" (counts, quantiles with and without the
         guard), "out_of_family" (coverage, definite verdicts and false accusations under leave-one-family-out, nested:
         model, calibrators and quantiles know nothing of the held family).
 
@@ -284,6 +288,7 @@ def train_bundle(
         "tampered_share": tampered_share,
         "beside": None if beside is None else {"rows": len(beside), "data_sha256": beside.sha256},
         "heads": {name: recipe.title for name, recipe in recipes.items()},
+        "compared": {name: _compared(entry) for name, entry in report["heads"].items()},
         "plugins": scored_by(declarations, table.columns),
         "versions": libraries(),
         **dict(extra or {}),
@@ -318,13 +323,9 @@ class _Settings:
 
 @attrs.frozen(kw_only=True, eq=False)
 class _Beside:
-    """Rows that take part in fitting `p_ai` and in nothing else."""
+    """Rows that take part in choosing and fitting `p_ai`, and in nothing else."""
 
-    values: Floats
-    """(n, the head's columns)."""
-    labels: Ints
-    weights: Floats
-    """Sum to 1."""
+    task: _HeadTask
 
     @classmethod
     def of(cls, table: ScoreTable, beside: ScoreTable) -> _Beside:
@@ -344,7 +345,19 @@ class _Beside:
             (centre, spread), (to_centre, to_spread) = _moments(mine, weights), _moments(target, theirs)
             # Scores of cross-fitted heads have a scale of their own, which says nothing of how far to trust them.
             values[:, j] = (mine - centre) * (to_spread / spread if spread > 0 else 0.0) + to_centre
-        return cls(values=values, labels=beside.label, weights=weights / weights.sum())
+        scaled = ScoreTable(
+            rows=values,
+            columns=columns,
+            label=beside.label,
+            group=beside.group,
+            source=beside.source,
+            family=beside.family,
+            split=beside.split,
+        )
+        task = _HeadTask.of(scaled, "p_ai")
+        if task is None:
+            raise ValueError("beside takes at least two groups of each label with an answer, got fewer")
+        return cls(task=task)
 
 
 def _moments(values: Floats, weights: Floats) -> tuple[float, float]:
@@ -415,17 +428,24 @@ class _Recipe:
     """booster, logistic, or a yardstick: or, mean, best_single."""
     config: BoosterConfig | None = None
     l2: float = 0.03
+    alike: bool = False
+    """Whether the stack's weights are drawn to every plugin counting the same, instead of to 0."""
 
     @property
     def title(self) -> str:
         if self.config is not None:
             return f"{self.config.title} rounds {self.config.rounds}"
-        return f"logistic l2 {self.l2:g}" if self.kind == "logistic" else self.kind
+        if self.kind != "logistic":
+            return self.kind
+        if not self.alike:
+            return f"logistic l2 {self.l2:g}"
+        return "logistic, plugins alike" + ("" if math.isinf(self.l2) else f", l2 {self.l2:g}")
 
     def fit(self, task: _HeadTask, train: Ints, settings: _Settings) -> LogisticHead | BoosterHead:
         values, labels, weights = self._rows(task, train, settings)
         if self.kind == "logistic":
-            return fit_logistic(values, labels, task.columns, weights=weights, l2=self.l2)
+            balance = plugin_shares(values, task.columns) if self.alike else None
+            return fit_logistic(values, labels, task.columns, weights=weights, l2=self.l2, towards=balance)
         if self.config is None:
             raise ValueError(f"kind takes booster or logistic, got {self.kind!r}")
         return fit_booster(values, labels, task.columns, self.config, weights=weights, seed=settings.seed)[0]
@@ -434,27 +454,32 @@ class _Recipe:
         """A function from rows to margins; the yardsticks included."""
         if self.kind in ("booster", "logistic"):
             return self.fit(task, train, settings).margin
-        usable = np.intersect1d(train, task.known)
-        single: SingleColumns = fit_single_columns(
-            task.values[usable], task.labels[usable], task.columns, task.weights[usable]
-        )
+        values, labels, weights = self._both(task, train, settings)
+        single: SingleColumns = fit_single_columns(values, labels, task.columns, weights)
         return {"or": single.highest, "mean": single.mean, "best_single": single.best}[self.kind]
 
-    def _rows(self, task: _HeadTask, train: Ints, settings: _Settings) -> tuple[Floats, Ints, Floats]:
+    def _both(self, task: _HeadTask, train: Ints, settings: _Settings) -> tuple[Floats, Ints, Floats]:
+        """The training rows of the table, and those beside it with the same total weight."""
         usable = np.intersect1d(train, task.known)
-        values, rows = drop_blocks(
-            task.values[usable], task.columns, rate=settings.dropout, copies=settings.copies, seed=settings.seed
-        )
-        # Copies share their row's weight: `min_child_weight` should count pictures.
-        labels, weights = task.labels[usable][rows], task.weights[usable][rows] / settings.copies
+        values, labels, weights = task.values[usable], task.labels[usable], task.weights[usable]
         if settings.beside is None or task.name != "p_ai":
             return values, labels, weights
-        other = settings.beside
-        more, rows = drop_blocks(
-            other.values, task.columns, rate=settings.dropout, copies=settings.copies, seed=settings.seed
+        other = settings.beside.task
+        their = other.weights[other.known] * (weights.sum() / other.weights[other.known].sum())
+        return (
+            np.vstack([values, other.values[other.known]]),
+            np.append(labels, other.labels[other.known]),
+            np.append(weights, their),
         )
-        their = other.weights[rows] / settings.copies * weights.sum()
-        return np.vstack([values, more]), np.append(labels, other.labels[rows]), np.append(weights, their)
+
+    def _rows(self, task: _HeadTask, train: Ints, settings: _Settings) -> tuple[Floats, Ints, Floats]:
+        """`_both` with blocks dropped."""
+        values, labels, weights = self._both(task, train, settings)
+        values, rows = drop_blocks(
+            values, task.columns, rate=settings.dropout, copies=settings.copies, seed=settings.seed
+        )
+        # Copies share their row's weight: `min_child_weight` should count pictures.
+        return values, labels[rows], weights[rows] / settings.copies
 
     def with_rounds(self, task: _HeadTask, folds: Sequence[Fold], settings: _Settings) -> _Recipe:
         """The recipe with the median best number of rounds of early stopping on held-out groups."""
@@ -614,6 +639,116 @@ def _by_family(
     return out
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class _Odds:
+    """Calibrated held-out log-odds of the rows that one pattern is natural to."""
+
+    labels: Ints
+    values: Floats
+    weights: Floats
+    families: NDArray[np.str_]
+
+
+def _odds(
+    task: _HeadTask, patterns: Sequence[Pattern], margins: Mapping[str, Floats], calibrators: Mapping[str, Affine]
+) -> dict[str, _Odds]:
+    out = {}
+    for p in patterns:
+        values = margins[pattern_key(p)]
+        rows = task.known[np.isfinite(values[task.known]) & task.natural(p)[task.known]]
+        if pattern_key(p) in calibrators and len(np.unique(task.labels[rows])) == 2:
+            odds = calibrators[pattern_key(p)].log_odds(values[rows])
+            out[pattern_key(p)] = _Odds(
+                labels=task.labels[rows],
+                values=odds,
+                weights=task.weights[rows],
+                families=task.table.family[rows],
+            )
+    return out
+
+
+def _against(mine: Mapping[str, _Odds], theirs: Mapping[str, _Odds], seed: int) -> dict[str, Any]:
+    """Paired differences, by family, over all patterns together."""
+    both = [k for k in theirs if k in mine]
+    if not both:
+        return {}
+    labels, weights, families = (
+        np.concatenate([getattr(theirs[k], f) for k in both]) for f in ("labels", "weights", "families")
+    )
+    one, other = (np.concatenate([x[k].values for k in both]) for x in (mine, theirs))
+    found = differences(labels, one, other, weights, families, seed=seed)
+    return {name: attrs.asdict(value) for name, value in found.items()}
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _Held:
+    """The rows beside the table, judged by models that knew the whole table and none of their family."""
+
+    task: _HeadTask
+    folds: tuple[Fold, ...]
+    settings: _Settings
+
+    @classmethod
+    def of(cls, task: _HeadTask, settings: _Settings) -> _Held | None:
+        """None for a head that learns from no rows beside the table."""
+        if settings.beside is None or task.name != "p_ai":
+            return None
+        theirs = settings.beside.task
+        folds = _family_folds(theirs, settings) or _group_folds(theirs, settings)
+        return cls(task=theirs, folds=folds, settings=attrs.evolve(settings, beside=_Beside(task=task)))
+
+    def judge(self, recipe: _Recipe) -> tuple[dict[str, Any], dict[str, _Odds]]:
+        """AUC (by weight) and log loss by pattern and their means, and the held-out log-odds by pattern."""
+        patterns = self.task.observed()
+        margins = _margins(recipe, self.task, self.folds, patterns, self.settings)
+        # Nothing of these rows is calibrated in what ships: their scale is whatever fits.
+        calibrators = _calibrators(self.task, margins, self.settings)
+        found = _scored(self.task, patterns, margins, calibrators)
+        odds = _odds(self.task, patterns, margins, calibrators)
+        for key, held in odds.items():
+            found[key]["auc"] = metrics.auc(held.labels, held.values, held.weights)
+        means = {name: _mean([float(e[name]) for e in found.values()]) for name in ("auc", "log_loss")}
+        return {**means, "by_pattern": found}, odds
+
+
+def _stack(
+    task: _HeadTask, groups: Sequence[Fold], settings: _Settings, other: _Held | None
+) -> tuple[_Recipe, list[dict[str, Any]]]:
+    """The stack's penalty, and what every one that was tried gave.
+
+    By log loss on held-out groups; with rows beside the table by the mean of the log losses on held-out families of
+    both tables, where plugins that all count the same are tried too. Of equal ones (beside: within the tolerance) the
+    one that says least of its own.
+    """
+    observed = task.observed()
+    folds = groups if other is None else (_family_folds(task, settings) or groups)
+    recipes = [_Recipe(kind="logistic", l2=x) for x in reversed(_L2_GRID)]
+    if other is not None:
+        recipes += [_Recipe(kind="logistic", l2=x, alike=True) for x in _ALIKE_GRID]
+        # From the one with no balance of its own to the freest.
+        recipes.sort(key=lambda r: (-r.l2, not r.alike))
+    tried: list[dict[str, Any]] = []
+    for recipe in recipes:
+        margins = _margins(recipe, task, folds, observed, settings)
+        scored = _scored(task, observed, margins, _calibrators(task, margins, settings))
+        line: dict[str, Any] = {
+            "recipe": recipe.title,
+            "auc": _mean([float(e["auc"]) for e in scored.values()]),
+            "log_loss": _mean([float(e["log_loss"]) for e in scored.values()]),
+        }
+        line["score"] = line["log_loss"]
+        if other is not None:
+            line["beside"] = {k: v for k, v in other.judge(recipe)[0].items() if k != "by_pattern"}
+            line["score"] = (line["log_loss"] + line["beside"]["log_loss"]) / 2
+        tried.append(line)
+    # NaN where no pattern could be calibrated.
+    scores = [math.inf if math.isnan(t["score"]) else t["score"] for t in tried]
+    if other is None:
+        return recipes[min(range(len(scores)), key=lambda i: round(scores[i], 4))], tried
+    best = min(scores)
+    return recipes[next(i for i, x in enumerate(scores) if x <= best + TOLERANCE["log_loss"])], tried
+
+
 def _choose(
     task: _HeadTask, settings: _Settings, head: str, ladder: Sequence[BoosterConfig]
 ) -> tuple[_Recipe, dict[str, Any]]:
@@ -621,7 +756,9 @@ def _choose(
     observed = task.observed()
     groups, families = _group_folds(task, settings), _family_folds(task, settings)
     outer = families or groups
+    other = _Held.of(task, settings)
     contenders: dict[str, Any] = {}
+    kept: dict[str, tuple[dict[str, _Odds], dict[str, _Odds]]] = {}
 
     def measure(recipe: _Recipe, name: str) -> dict[str, Any]:
         inside = _margins(recipe, task, groups, observed, settings)
@@ -632,7 +769,7 @@ def _choose(
             ((v, f, k) for k, per in by_family.items() for f, v in per.items() if not math.isnan(v)), default=None
         )
         scored = _scored(task, observed, outside, calibrators)
-        entry = {
+        entry: dict[str, Any] = {
             "recipe": recipe.title,
             "out_of_fold": _scored(task, observed, inside, calibrators),
             "out_of_family": scored,
@@ -642,21 +779,19 @@ def _choose(
             "worst_family": None if worst is None else {"family": worst[1], "pattern": worst[2], "auc": worst[0]},
             "family_auc": by_family,
         }
+        mine = _odds(task, observed, outside, calibrators)
+        beside: dict[str, _Odds] = {}
+        if other is not None:
+            entry["beside"], beside = other.judge(recipe)
+        kept[name] = (mine, beside)
+        if name != "logistic":
+            entry["against_logistic"] = _against(mine, kept["logistic"][0], settings.seed)
+            if other is not None:
+                entry["beside"]["against_logistic"] = _against(beside, kept["logistic"][1], settings.seed)
         contenders[name] = entry
         return entry
 
-    def inner_loss(l2: float) -> float:
-        recipe = _Recipe(kind="logistic", l2=l2)
-        margins = _margins(recipe, task, groups, observed, settings)
-        scored = _scored(task, observed, margins, _calibrators(task, margins, settings))
-        return _mean([float(e["log_loss"]) for e in scored.values()])
-
-    losses = [inner_loss(x) for x in _L2_GRID]
-    # Of equal ones the stronger penalty; NaN where no pattern could be calibrated.
-    l2 = min(
-        zip(losses, _L2_GRID, strict=True), key=lambda p: (math.inf if math.isnan(p[0]) else round(p[0], 4), -p[1])
-    )
-    logistic = _Recipe(kind="logistic", l2=l2[1])
+    logistic, penalties = _stack(task, groups, settings, other)
     yardstick = measure(logistic, "logistic")
     for kind in ("or", "mean", "best_single"):
         measure(_Recipe(kind=kind), kind)
@@ -698,14 +833,39 @@ def _choose(
         "beaten_by": beaten_by,
         "pictures": pictures,
         "families_held_out": len(families),
+        "penalties": penalties,
         "contenders": contenders,
     }
 
 
+def _compared(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a head's comparison goes with the bundle."""
+
+    def numbers(line: Mapping[str, Any]) -> dict[str, Any]:
+        found = {k: round(float(line[k]), 4) for k in ("auc", "log_loss") if k in line}
+        return found | ({"beside": numbers(line["beside"])} if "beside" in line else {})
+
+    return cast(
+        dict[str, Any],
+        _plain(
+            {
+                "why": entry["why"],
+                "penalties": {line["recipe"]: numbers(line) for line in entry["penalties"]},
+                "contenders": {line["recipe"]: numbers(line) for line in entry["contenders"].values()},
+            }
+        ),
+    )
+
+
 def _loses(entry: Mapping[str, Any], yardstick: Mapping[str, Any]) -> bool:
-    return not (
-        entry["auc"] >= yardstick["auc"] - TOLERANCE["auc"]
-        and entry["log_loss"] <= yardstick["log_loss"] + TOLERANCE["log_loss"]
+    """Whether it is worse in ranking or log loss, on the table or on the rows beside it."""
+    pairs = [(entry, yardstick)]
+    if "beside" in yardstick:
+        pairs.append((entry["beside"], yardstick["beside"]))
+    return not all(
+        mine["auc"] >= theirs["auc"] - TOLERANCE["auc"]
+        and mine["log_loss"] <= theirs["log_loss"] + TOLERANCE["log_loss"]
+        for mine, theirs in pairs
     )
 
 

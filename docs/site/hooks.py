@@ -63,8 +63,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def cards() -> dict[str, str]:
-    """Model cards of the built-in detectors: their place in the repository to their place in the site."""
-    found = sorted(ROOT.glob("plugins/*/weights/CARD*.md"))
+    """Model cards of the built-in detectors and of the fusion: their place in the repository to that in the site."""
+    found = [ROOT / "fusion" / "default" / "CARD.md", *sorted(ROOT.glob("plugins/*/weights/CARD*.md"))]
     return {p.relative_to(ROOT).as_posix(): f"cards/{p.parts[-3]}{p.stem[4:].lower()}.md" for p in found}
 
 

@@ -53,7 +53,7 @@ def load_bundled(file: Path = BUNDLED) -> PixelModel:
     lora, head = _adapter(file, state, notes)
     try:
         trunk = unpack({k.removeprefix("tower."): v for k, v in state.items() if k.startswith("tower.")})
-        return PixelModel(ClipTower.from_state_dict(trunk), lora, head)
+        return PixelModel(ClipTower.from_state_dict(trunk, copy=False), lora, head)
     except (KeyError, ValueError, RuntimeError) as error:
         raise WeightsError(str(file), f"does not hold the bundled model's trunk: {error}") from error
 

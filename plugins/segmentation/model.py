@@ -18,7 +18,7 @@ from tellsign.errors import SettingError
 from .attention import ATTENTIONS, KEYS, ClassAttention
 from .decoder import MlpDecoder, upsample
 from .encoders import STRIDES, Encoder, build_encoder
-from .residual import ResidualEnergy, add_residual_stem
+from .residual import ResidualEnergy, add_residual_stem, high_pass
 from .trace import Traces
 
 MASKS = ("ai", "manipulation")
@@ -32,7 +32,7 @@ CELL = STRIDES[0]
 class GammaConfig:
     """What decides the network's layout."""
 
-    encoder: str = "timm:tf_efficientnet_lite0"
+    encoder: str = "efficientnet-lite0"
     """See `encoders.build_encoder`."""
     width: int = 96
     """C_dec, a multiple of `heads`; 768 in SegFormer's larger heads."""
@@ -148,9 +148,14 @@ class GammaModel(nn.Module):
         GammaOutput
         """
         maps = self.encoder(pictures)
-        features, logits = self.decode(maps if self.energy is None else [self.energy(pictures), *maps])
+        residual = energy = None
+        if self.energy is not None:
+            residual = high_pass(pictures, self.energy.kernels)
+            energy = self.energy.of(residual)
+        features, logits = self.decode(maps if energy is None else [energy, *maps])
         if self.traces is not None:
-            for name, (_, mask) in self.traces(pictures).items():
+            told = self.traces(pictures) if residual is None or energy is None else self.traces.of(residual, energy)
+            for name, (_, mask) in told.items():
                 logits[name] = torch.maximum(logits[name], mask)
         logit = self.classify(maps[-1], features)
         if not coarse:

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 import attrs
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from tellsign.schemas import Box
 
 CUT = 0.5
+PLACE, LEVEL, STEEP = 0.6, -1.75, 3.0
+"""A map whose quantile `PLACE` is above `LEVEL` (log-odds) is cut `STEEP` times as much higher as it is above.
+
+An edit covers less than half of most pictures, so what the larger part of a map says is the picture's own level. Chosen
+on `fuse` so that sources which chose nothing stay quiet (docs/segmentation.md)."""
 LEAST_AREA, MOST_AREA = 0.002, 0.6
 """Of the picture. Smaller regions are noise of the map, larger ones no place."""
 LEAST_CONTRAST = 0.3
@@ -33,7 +37,36 @@ class Region:
     """Mean probability inside less that of a belt around it."""
 
 
-def regions(heat: NDArray[np.float32], width: int, height: int) -> list[Region]:
+def own_cut(heat: NDArray[np.float32], cut: float = CUT) -> float:
+    """From which probability on a manipulation map marks: `cut`, and more in a picture that it calls moved everywhere.
+
+    Skies that are blown out, smooth halves and grain of a kind that training did not have lift a map as a whole; an
+    edit lifts a part of it.
+
+    Parameters
+    ----------
+    heat : float32 array (rows, columns) in [0, 1]
+    cut : float
+        In (0, 1): where a picture is cut whose level is low.
+
+    Returns
+    -------
+    float
+        In [cut, 1).
+    """
+    base = log_odds(cut)
+    level = log_odds(float(np.quantile(heat, PLACE))) - base
+    return float(1 / (1 + np.exp(-base - STEEP * max(0.0, level - LEVEL))))
+
+
+def log_odds(p: float) -> float:
+    """Of a probability, at most 14 either way."""
+    edge = 1e-6
+    p = min(max(p, edge), 1 - edge)
+    return float(np.log(p / (1 - p)))
+
+
+def regions(heat: NDArray[np.float32], width: int, height: int, cut: float = CUT) -> list[Region]:
     """The regions of a map, the strongest first.
 
     Parameters
@@ -41,8 +74,15 @@ def regions(heat: NDArray[np.float32], width: int, height: int) -> list[Region]:
     heat : float32 array (rows, columns) in [0, 1]
     width, height : int
         Of the picture that the map covers, in pixels.
+    cut : float
+        What is above it is marked.
     """
-    labels, _ = ndimage.label(heat > CUT)
+    marked = heat > cut
+    if marked.mean() < LEAST_AREA:
+        return []
+    from scipy import ndimage  # a quarter of a second, which most pictures are spared
+
+    labels, _ = ndimage.label(marked)
     found: list[Region] = []
     for number, place in enumerate(ndimage.find_objects(labels), start=1):
         inside = labels == number
@@ -68,6 +108,8 @@ def regions(heat: NDArray[np.float32], width: int, height: int) -> list[Region]:
 def ring(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """A belt around a region, about as wide as a fifth of the region's radius and two cells at least."""
     width = max(2, round(0.2 * float(np.sqrt(inside.sum()))))
+    from scipy import ndimage
+
     grown = ndimage.binary_dilation(inside, iterations=width)
     return np.asarray(grown & ~inside)
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tellsign.towers.fused import Activation, conv2d
+
 from .encoders import Encoder
 
 CELL = 4
@@ -32,6 +34,13 @@ def kernels() -> Tensor:
     )
     second = torch.tensor([[0.0, 0, 0], [1, -2, 1], [0, 0, 0]]) / 2
     return torch.stack([F.pad(square3, (1, 1, 1, 1)), square5 / 12, F.pad(second, (1, 1, 1, 1))])
+
+
+def high_pass(pictures: Tensor, weights: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) filtered by `kernels` with an axis of inputs (3, 1, 5, 5): float (B, 9, H, W), grey levels."""
+    count, height, width, _ = pictures.shape
+    levels = pictures.permute(0, 3, 1, 2).to(weights.dtype).reshape(-1, 1, height, width)
+    return F.conv2d(F.pad(levels, (2, 2, 2, 2), mode="reflect"), weights).reshape(count, 9, height, width)
 
 
 class ResidualStem(nn.Module):
@@ -57,19 +66,26 @@ class ResidualStem(nn.Module):
         self.register_buffer("kernels", kernels()[:, None], persistent=False)
         self.register_buffer("scale", scale.clone(), persistent=False)
         self.first = nn.Conv2d(9, width, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(width)
+        self.norm: nn.BatchNorm2d | None = nn.BatchNorm2d(width)
         self.last = nn.Conv2d(width, conv.out_channels, 2 * stride - 1, stride=stride, padding=stride - 1, bias=False)
         nn.init.zeros_(self.last.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, act: Activation = "none") -> Tensor:
         """(B, 3, H, W) normalised to (B, C, ceil(H / s), ceil(W / s))."""
         levels = x * self.scale[:, None, None]
         flat = levels.reshape(-1, 1, *x.shape[2:])
         flat = F.conv2d(F.pad(flat, (2, 2, 2, 2), mode="reflect"), self.kernels)
         residual = flat.clamp(-LIMIT, LIMIT).reshape(x.shape[0], 9, *x.shape[2:]) / LIMIT
         residual = residual.contiguous(memory_format=torch.channels_last)
-        path = self.last(F.relu(self.norm(self.first(residual))))
-        return self.conv(x) + path  # type: ignore[no-any-return]
+        if self.norm is None:
+            path = conv2d(residual, self.first.weight, self.first.bias, padding=(1, 1), act="relu")
+        else:
+            path = F.relu(self.norm(self.first(residual)))
+        stride, padding = self.last.stride[0], self.last.padding[0]
+        assert isinstance(padding, int)
+        path = conv2d(path, self.last.weight, stride=(stride, stride), padding=(padding, padding))
+        out: Tensor = self.conv(x) + path
+        return out if act == "none" else F.relu_(out) if act == "relu" else F.relu6(out, inplace=True)
 
 
 class ResidualEnergy(nn.Module):
@@ -87,11 +103,15 @@ class ResidualEnergy(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) to float (B, channels, ceil(H / 4), ceil(W / 4)), about in [-2, 2]."""
-        count, height, width, _ = pictures.shape
-        levels = pictures.permute(0, 3, 1, 2).to(self.kernels.dtype).reshape(-1, 1, height, width)
-        residual = F.conv2d(F.pad(levels, (2, 2, 2, 2), mode="reflect"), self.kernels).square()
-        residual = F.pad(residual, (0, -width % CELL, 0, -height % CELL), mode="replicate")
-        energy = F.avg_pool2d(residual.reshape(count, 9, *residual.shape[2:]), CELL)
+        return self.of(high_pass(pictures, self.kernels))
+
+    def of(self, residual: Tensor) -> Tensor:
+        """The same of what `high_pass` gave."""
+        height, width = residual.shape[2:]
+        squares = residual.square()
+        if height % CELL or width % CELL:
+            squares = F.pad(squares, (0, -width % CELL, 0, -height % CELL), mode="replicate")
+        energy = F.avg_pool2d(squares, CELL)
         maps = [
             energy if side == CELL else F.avg_pool2d(energy, side // CELL + 1, 1, side // CELL // 2, False, False)
             for side in WINDOWS

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tellsign.errors import SettingError, WeightsError
+from tellsign.errors import SettingError
+from tellsign.towers.sam import load_sam
 
 Proposer = Callable[[NDArray[np.uint8], tuple[int, ...]], list[NDArray[np.bool_]]]
 """A picture (H, W, 3) and the shape of a map to masks of that shape."""
 
 POINTS = 12
-"""Points a side; 32 by default there, and eight times as slow."""
+"""Points a side; 32 by default there, and seven times as slow."""
 LONGEST = 1024
 """The picture is scaled down to this before; SAM works at that size."""
+QUALITY, STABILITY = 0.8, 0.9
+"""Least predicted quality and stability of a proposal; .88 and .95 there, which leaves few of MobileSAM's."""
 
 
 def sam_proposer(file: Path) -> Proposer:
@@ -26,32 +30,32 @@ def sam_proposer(file: Path) -> Proposer:
     Parameters
     ----------
     file : Path
-        A checkpoint whose name holds vit_b, vit_l or vit_h.
+        MobileSAM's checkpoint or one of segment-anything's, as `tellsign.towers.sam.load_sam` reads it.
 
     Raises
     ------
     SettingError
-        No such file, or a name without the size.
+        No such file.
     """
-    sizes = [size for size in ("vit_b", "vit_l", "vit_h") if size in file.name]
-    if len(sizes) != 1 or not file.is_file():
-        raise SettingError("sam", "an existing file whose name holds vit_b, vit_l or vit_h", str(file))
-    made: list[object] = []
+    if not file.is_file():
+        raise SettingError("sam", "an existing checkpoint of MobileSAM or segment-anything", str(file))
+    made: list[Any] = []
 
     def propose(image: NDArray[np.uint8], shape: tuple[int, ...]) -> list[NDArray[np.bool_]]:
-        from segment_anything import SamAutomaticMaskGenerator, sam_model_registry
+        from segment_anything import SamAutomaticMaskGenerator
 
         if not made:
-            try:
-                sam = sam_model_registry[sizes[0]](checkpoint=str(file))
-            except Exception as error:  # torch.load raises what it likes
-                raise WeightsError(str(file), f"is no checkpoint of segment-anything: {error}") from error
-            made.append(SamAutomaticMaskGenerator(sam.eval(), points_per_side=POINTS))
+            generator = SamAutomaticMaskGenerator(
+                load_sam(file),
+                points_per_side=POINTS,
+                pred_iou_thresh=QUALITY,
+                stability_score_thresh=STABILITY,
+            )
+            made.append(generator)
         scale = min(1.0, LONGEST / max(image.shape[:2]))
         size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
         small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-        generator: SamAutomaticMaskGenerator = made[0]
-        return [on_grid(m["segmentation"], shape) for m in generator.generate(small)]
+        return [on_grid(m["segmentation"], shape) for m in made[0].generate(small)]
 
     return propose
 

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tellsign.towers.fused import Activation, conv2d
+
 from .decoder import MlpDecoder
-from .residual import LIMIT, ResidualEnergy, kernels
+from .residual import LIMIT, ResidualEnergy, high_pass, kernels
 
 
 class TraceNet(nn.Module):
@@ -37,33 +39,49 @@ class TraceNet(nn.Module):
         fine, middle = max(1, width // 3), max(1, width * 2 // 3)
         self.steps = nn.ModuleList(
             [
-                _step(9, fine),
-                _step(fine, middle, stride=2),
-                _step(middle, width, stride=2),
-                _step(width, width),
-                _step(width, width, dilation=2),
-                _step(width, width, dilation=4),
+                Step(9, fine),
+                Step(fine, middle, stride=2),
+                Step(middle, width, stride=2),
+                Step(width, width),
+                Step(width, width, dilation=2),
+                Step(width, width, dilation=4),
             ]
         )
 
     def forward(self, pictures: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) to float (B, width, ceil(H / 4), ceil(W / 4))."""
-        count, height, width, _ = pictures.shape
-        levels = pictures.permute(0, 3, 1, 2).to(self.kernels.dtype).reshape(-1, 1, height, width)
-        residual = F.conv2d(F.pad(levels, (2, 2, 2, 2), mode="reflect"), self.kernels)
-        x = residual.clamp(-LIMIT, LIMIT).div(LIMIT).reshape(count, 9, height, width)
-        x = x.contiguous(memory_format=torch.channels_last)
+        return self.of(high_pass(pictures, self.kernels))
+
+    def of(self, residual: Tensor) -> Tensor:
+        """The same of what `high_pass` gave."""
+        x = residual.clamp(-LIMIT, LIMIT).div(LIMIT).contiguous(memory_format=torch.channels_last)
         for step in self.steps:
-            y = step(x)
-            x = F.relu(x + y) if y.shape == x.shape else F.relu(y)
+            x = step(x)
         return x
 
 
-def _step(inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation, bias=False),
-        nn.BatchNorm2d(outputs),
-    )
+class Step(nn.Sequential):
+    """A convolution, its batch norm unless folded, what went in where the shape is the same, and ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.place = (stride, dilation)
+        self.skip = inputs == outputs and stride == 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, ceil(H / stride), ceil(W / stride))."""
+        if len(self) == 1:  # folded
+            (conv,) = self
+            assert isinstance(conv, nn.Conv2d)
+            s, d = self.place
+            act: Activation = "none" if self.skip else "relu"
+            z = conv2d(x, conv.weight, conv.bias, stride=(s, s), padding=(d, d), dilation=(d, d), act=act)
+            return F.relu_(z.add_(x)) if self.skip else z
+        y: Tensor = self[1](self[0](x))
+        return F.relu(x + y) if self.skip else F.relu(y)
 
 
 class Traces(nn.Module):
@@ -88,7 +106,12 @@ class Traces(nn.Module):
 
     def forward(self, pictures: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """uint8 (B, H, W, 3) to features (B, width, h, w) and mask logits (B, 1, h, w) at stride 4, by mask."""
-        maps = [self.trace(pictures), self.energy(pictures)]
+        residual = high_pass(pictures, self.trace.kernels)
+        return self.of(residual, self.energy.of(residual))
+
+    def of(self, residual: Tensor, energy: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """The same of what `high_pass` and `ResidualEnergy` gave."""
+        maps = [self.trace.of(residual), energy]
         return {name: decoder(maps) for name, decoder in self.decoders.items()}
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from tellsign.errors import TellsignError, WeightsError
 from tellsign.weights.files import read_weights
 
+from .folding import fold
 from .model import GammaConfig, GammaModel
 
 FOLDER = Path(__file__).with_name("weights")
@@ -17,7 +18,7 @@ GAMMA = FOLDER / "gamma.safetensors"
 
 
 def load_gamma(file: Path = GAMMA) -> GammaModel:
-    """Read a network, in eval mode.
+    """Read a network, in eval mode and with its batch norms folded.
 
     Parameters
     ----------
@@ -35,7 +36,8 @@ def load_gamma(file: Path = GAMMA) -> GammaModel:
         model.load_state_dict({k: _float(v) for k, v in state.items()})
     except (KeyError, TypeError, ValueError, RuntimeError, TellsignError) as error:
         raise WeightsError(str(file), f"does not hold a network of the segmentation plugin: {error}") from error
-    return model.to(memory_format=torch.channels_last).eval()
+    fold(model.eval())
+    return model.to(memory_format=torch.channels_last)
 
 
 def _float(tensor: Tensor) -> Tensor:

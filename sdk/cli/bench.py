@@ -22,7 +22,7 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="PIECE",
-            help="Measure only start, one, many, shared, memory, curve, floor, probe or big; may be given several times.",
+            help="Measure only start, one, many, shared, memory, curve, floor, probe or big; repeatable.",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",

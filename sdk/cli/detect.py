@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import attrs
 import typer
 
-from .common import console, told_errors
+from .common import console, frozen, told_errors, without_collection
 from .settings import Settings, parse_settings
 from .trust import CommercialOnly, Deny, Isolate, IsolateMemory, Plugin, TimeLimit, trust_options
 
@@ -209,10 +209,12 @@ def _answers(sources: Sequence[Source], options: dict[str, Any]) -> Iterator[tup
             yield source, Problem(*(source.problem or ("bad_source", "nothing to read")))
         return
 
-    from tellsign.detector import Detector
-    from tellsign.schemas import Verdict
+    with without_collection():
+        from tellsign.detector import Detector
+        from tellsign.schemas import Verdict
 
-    with Detector(**options) as detector:
+        made = Detector(**options)
+    with frozen(), made as detector:
         found = iter(detector.detect_many(readable, on_error="return"))
         for source in sources:
             if source.given is None:

@@ -12,7 +12,7 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import attrs
 import numpy as np
@@ -87,7 +87,7 @@ def score_table(
             name = plugin if strength is None else f"{plugin}-{strength}"
             if name not in seen:
                 settings = {} if strength is None else {"strength": strength}
-                cache = out / f"scores-{name}.jsonl"
+                cache = _cache(out, name)
                 mine = [r for r in rows if not r.as_is or declaration.task is Task.SEGMENTATION]
                 seen[name], missed = score_plugin(mine, plugin, settings, cache, device=device, versions=versions)
                 skipped |= {s.path: s for s in missed}
@@ -183,6 +183,39 @@ def cross_fitted(rows: Sequence[PictureRow], declarations: Mapping[str, Declarat
     )
 
 
+def comparison(compared: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What was compared for each head, in lines: AUC and log loss out of family, and the same beside the table."""
+    lines = []
+    for head, found in sorted(compared.items()):
+        lines.append(f"{head}: {found['why']}")
+        for kind in ("penalties", "contenders"):
+            for recipe, numbers in found[kind].items():
+                places = [numbers, *([numbers["beside"]] if "beside" in numbers else [])]
+                cells = [f"{p[k]:.3f}" if p[k] is not None else "-" for p in places for k in ("auc", "log_loss")]
+                lines.append("  ".join([f"  {recipe:<52}", *cells]))
+    return lines
+
+
+def _cache(folder: Path, name: str) -> Path:
+    return folder / f"scores-{name}.jsonl"
+
+
+def forget(plugin: str, work: Path) -> None:
+    """Throw a plugin's kept scores away, those of all its strengths.
+
+    Raises
+    ------
+    SettingError
+        There are none.
+    """
+    names = {plugin} | {f"{plugin}-{strengths[plugin]}" for strengths in MACHINES.values() if plugin in strengths}
+    files = [file for name in sorted(names) if (file := _cache(work, name)).is_file()]
+    if not files:
+        raise SettingError("rescore", "a plugin with kept scores", plugin)
+    for file in files:
+        file.unlink()
+
+
 @app.command()
 def main(
     shared: Annotated[Path, typer.Option(help="Folder with data/.")],
@@ -205,11 +238,16 @@ def main(
     head: Annotated[
         str, typer.Option(help="auto (compares boosters with the logistic stack), booster or logistic.")
     ] = "auto",
+    rescore: Annotated[
+        list[str] | None, typer.Option(help="A plugin whose kept scores are of other weights; may be repeated.")
+    ] = None,
     device: str = "auto",
     seed: int = 0,
 ) -> None:
     """Score `fuse` and train the bundle."""
     work.mkdir(parents=True, exist_ok=True)
+    for plugin in rescore or ():
+        forget(plugin, work)
     out_of_play: set[Path] = set()
     if skipped is not None:
         with skipped.open(newline="") as handle:
@@ -247,6 +285,8 @@ def main(
     table.save(work / "fuse.csv")
     (work / "report.json").write_text(json.dumps(report, indent=1))
     bundle.save(out)
+    for line in comparison(bundle.training["compared"]):
+        typer.echo(line)
     typer.echo(f"{len(table)} rows of {len(set(table.group.tolist()))} pictures; bundle {bundle.version} in {out}")
 
 

@@ -182,7 +182,8 @@ def read_scores(cache: Path) -> dict[Key, Line]:
 
 
 def write_scores(cache: Path, lines: Mapping[Key, Line]) -> None:
-    """Write a file that `read_scores` reads."""
+    """Write a file that `read_scores` reads, and the folder that it is in."""
+    cache.parent.mkdir(parents=True, exist_ok=True)
     cache.write_text("".join(_text(key, line) for key, line in lines.items()))
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .fused import linear, through
 from .lora import LoraSet
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -53,7 +54,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, lora: LoraSet | None, name: str) -> Tensor:
         """Tokens (B, N, width) to tokens of the same shape."""
         b, n, width = x.shape
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        qkv = linear(x, self.in_proj_weight, self.in_proj_bias)
         if lora is not None:
             qkv = lora.add(f"{name}.in_proj", x, qkv)
         q, k, v = qkv.view(b, n, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
@@ -64,13 +65,13 @@ class Attention(nn.Module):
             self.record(weights)
             mixed = (weights @ v.float()).to(v.dtype)
         mixed = mixed.transpose(1, 2).reshape(b, n, width)
-        out: Tensor = self.out_proj(mixed)
+        out = through(self.out_proj, mixed)
         return out if lora is None else lora.add(f"{name}.out_proj", mixed, out)
 
     def keys_and_values(self, x: Tensor) -> Tensor:
         """Keys and values of tokens (B, N, width) without any update: (B, N, 2 * width)."""
         width = x.shape[2]
-        return F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:])
+        return linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:])
 
     def class_token(self, x: Tensor, lora: LoraSet | None, name: str) -> Tensor:
         """`forward` for the class token alone: tokens (B, N, width) to (B, 1, width).
@@ -87,7 +88,7 @@ class Attention(nn.Module):
         q = q.view(b, 1, self.heads, width // self.heads).transpose(1, 2)
         k, v = kv.view(b, n, 2, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, 1, width)
-        out: Tensor = self.out_proj(mixed)
+        out = through(self.out_proj, mixed)
         return out if lora is None else lora.add(f"{name}.out_proj", mixed, out)
 
 
@@ -96,7 +97,10 @@ class QuickGELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape to the same shape."""
-        return x * torch.sigmoid(1.702 * x)
+        if torch.is_grad_enabled():
+            return x * torch.sigmoid(1.702 * x)
+        # In place: fresh memory for each step takes ten times as long as the arithmetic.
+        return (1.702 * x).sigmoid_().mul_(x)
 
 
 class Block(nn.Module):
@@ -127,11 +131,11 @@ class Block(nn.Module):
     def after_attention(self, x: Tensor, lora: LoraSet | None, name: str) -> Tensor:
         """The block's second half: tokens (B, N, width) to the same shape."""
         y = self.ln_2(x)
-        hidden = self.mlp["c_fc"](y)
+        hidden = through(self.mlp["c_fc"], y)
         if lora is not None:
             hidden = lora.add(f"{name}.mlp.c_fc", y, hidden)
         hidden = self.mlp["gelu"](hidden)
-        out: Tensor = self.mlp["c_proj"](hidden)
+        out = through(self.mlp["c_proj"], hidden)
         if lora is not None:
             out = lora.add(f"{name}.mlp.c_proj", hidden, out)
         return x + out
@@ -180,7 +184,7 @@ class ClipTower(nn.Module):
         self.proj = nn.Parameter(torch.zeros(width, projection))
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor], *, depth: int | None = None) -> ClipTower:
+    def from_state_dict(cls, state: Mapping[str, Tensor], *, depth: int | None = None, copy: bool = True) -> ClipTower:
         """Build the tower that `state` describes, in float32.
 
         Parameters
@@ -189,6 +193,8 @@ class ClipTower(nn.Module):
             open_clip's names, any float dtype.
         depth : int, optional
             Use the first so many blocks only.
+        copy : bool, default True
+            False leaves float32 tensors of `state` where they are: they are the tower's from then on.
 
         Raises
         ------
@@ -204,18 +210,20 @@ class ClipTower(nn.Module):
         width, _, patch, _ = state["conv1.weight"].shape
         # Without it the check below names what is missing.
         hidden = state.get("transformer.resblocks.0.mlp.c_fc.weight")
-        tower = cls(
-            depth=depth,
-            width=width,
-            heads=max(1, width // 64),
-            patch=patch,
-            size=patch * int((state["positional_embedding"].shape[0] - 1) ** 0.5),
-            projection=state["proj"].shape[1] if "proj" in state else 1,
-            ratio=4.0 if hidden is None else hidden.shape[0] / width,
-        )
+        # On "meta" nothing is drawn at random that the state replaces.
+        with torch.device("meta"):
+            tower = cls(
+                depth=depth,
+                width=width,
+                heads=max(1, width // 64),
+                patch=patch,
+                size=patch * int((state["positional_embedding"].shape[0] - 1) ** 0.5),
+                projection=state["proj"].shape[1] if "proj" in state else 1,
+                ratio=4.0 if hidden is None else hidden.shape[0] / width,
+            )
         own = tower.state_dict()
         # A shallow tower is used for its middle tokens: it may come without the last norm and the projection.
-        optional = {"ln_post.weight", "ln_post.bias", "proj"}
+        optional = {"ln_post.weight": 1.0, "ln_post.bias": 0.0, "proj": 0.0}
         missing = [k for k in own if k not in state and k not in optional]
         if missing:
             more = f" and {len(missing) - 1} more are missing" if len(missing) > 1 else " is missing"
@@ -223,7 +231,13 @@ class ClipTower(nn.Module):
         for name, tensor in own.items():
             if name in state and state[name].shape != tensor.shape:
                 raise ValueError(f"{name} takes shape {tuple(tensor.shape)}, got {tuple(state[name].shape)}")
-        tower.load_state_dict({k: state[k].float() for k in own if k in state}, strict=False)
+        whole = {
+            k: state[k].detach().to(torch.float32, copy=copy).contiguous()
+            if k in state
+            else torch.full(own[k].shape, optional[k])
+            for k in own
+        }
+        tower.load_state_dict(whole, assign=True)
         return tower
 
     def embed(self, x: Tensor) -> Tensor:

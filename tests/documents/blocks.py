@@ -2,12 +2,11 @@
 
 A mark is a comment on the lines right before a fence:
 
-    <!-- not run: REASON -->    cannot run here; `test_lines.py` still parses every line of it
     <!-- run by: TEST -->       TEST runs this block, with the files that it names
     <!-- ci: NAME -->           .ci/run runs it
     <!-- file: PATH -->         the content of a file that a test writes
 
-A `run by` anywhere else speaks of the whole page.
+A `run by` anywhere else speaks of the whole page. There is no mark for a block that nothing runs.
 """
 
 import re
@@ -20,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
 FENCE = re.compile(r"((?:<!--[^\n]*-->[ \t]*\n)*)^```(\w*)\n(.*?)^```$", re.M | re.S)
 MARK = re.compile(r"<!-- ([\w ]+): (.*?) -->")
-KINDS = {"not run", "run by", "ci", "file"}
+KINDS = {"run by", "ci", "file"}
 RUNS = ("python", "sh")
 SHOWN = ("text", "json", "toml", "csv", "yaml", "html", "xml", "")
 """Languages of blocks that nobody types."""
@@ -40,15 +39,22 @@ class Block:
 
     @property
     def lines(self):
-        """The words of every command; what a backslash continues is one line, and `$NAME` is what `NAME=` said."""
-        out, known = [], {}
-        for line in self.code.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
+        """The words of every command; a backslash and an open quote go on, and `$NAME` is what `NAME=` said."""
+        out, known, line = [], {}, ""
+        for part in self.code.replace("\\\n", " ").splitlines():
+            line += part
+            try:
+                words = shlex.split(line, comments=True)
+            except ValueError:  # a quote that is not closed yet
+                line += "\n"
+                continue
+            line = ""
             said = re.fullmatch(r"(\w+)=(.+)", words[0]) if len(words) == 1 else None
             if said:
                 known[f"${said[1]}"] = shlex.split(said[2])
             elif words:
                 out.append([w for word in words for w in known.get(word, [word])])
+        assert not line, f"a quote is not closed: {line!r}"
         return out
 
     @property

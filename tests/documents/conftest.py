@@ -12,7 +12,5 @@ def _helper(name):
         spec.loader.exec_module(module)
 
 
-_helper("blocks")
-_helper("driver")
-_helper("tiny")
-_helper("fresh")
+for _name in ("blocks", "fresh", "driver", "tiny", "recipe", "trainings"):
+    _helper(_name)

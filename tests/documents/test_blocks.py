@@ -1,4 +1,4 @@
-"""Every code block in the documents runs, is run by a test of its own, or says why it does not."""
+"""Every code block in the documents runs: here, by a test of its own, or by `.ci/run`."""
 
 import re
 import runpy
@@ -9,15 +9,11 @@ from driver import run
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: f"{p.parent.name}-{p.stem}")
-def test_blocks_are_of_known_languages_and_give_reasons(page):
+def test_blocks_are_of_known_languages_and_name_what_runs_them(page):
     for block in blocks(page):
         assert block.language in RUNS + SHOWN, f"a block of {block.language!r} in {page.name}: {block.code[:60]!r}"
         assert set(block.marks) <= KINDS, block.marks
         assert len(block.marks) < 2, f"two marks that exclude each other: {block.marks}"
-        if "not run" in block.marks:
-            assert len(block.marks["not run"]) > 10
-            for test in re.findall(r"tests/\S+\.py", block.marks["not run"]):
-                assert (ROOT / test).is_file(), f"{page.name} names {test}"
     named = [*page_run_by(page), *(b.marks["run by"] for b in blocks(page) if "run by" in b.marks)]
     for test in named:
         assert page.name in (ROOT / test).read_text(encoding="utf-8"), f"{test} does not run {page.name}"
@@ -27,13 +23,12 @@ def test_blocks_are_of_known_languages_and_give_reasons(page):
     assert not stray, f"{page.name}: put these into a fence: {stray}"
 
 
-MOST = 14
-"""Blocks that may say why nothing runs them: what needs the network, gigabytes or days. `test_lines.py` parses them."""
-
-
-def test_what_does_not_run_is_little():
-    silent = [b.name for page in PAGES for b in blocks(page) if "not run" in b.marks]
-    assert len(silent) <= MOST, silent
+def test_what_ci_runs_it_runs():
+    """`.ci/run` reads the block of that name out of README.md, and nowhere else."""
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    read = set(re.findall(r"\breadme ([\w-]+)", script))
+    marked = {(b.page.name, b.marks["ci"]) for page in PAGES for b in blocks(page) if "ci" in b.marks}
+    assert marked == {("README.md", name) for name in read}
 
 
 @pytest.fixture

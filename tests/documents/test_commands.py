@@ -1,45 +1,25 @@
 """Blocks that need files of the reader's own, run word for word on small files of the names that they use.
 
-artifacts.md, audit.md, data.md, evaluation.md, forge.md, plugins.md, provenance.md, results.md, segmentation.md,
-tuning.md, vlm.md: a block with the mark `run by` has a recipe here, which makes what the block wants to find in its
-folder.
+README.md, artifacts.md, audit.md, data.md, evaluation.md, forge.md, pixel.md, plugins.md, provenance.md, reasoning.md,
+results.md, segmentation.md, semantic.md, tuning.md, vlm.md: a block with the mark `run by` has a recipe here or in
+`trainings.py`, which makes what the block wants to find in its folder.
 """
 
 import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 
 import attrs
 import numpy as np
 import pytest
 import tiny
+import trainings
 from blocks import ROOT, blocks, every_block
 from driver import run
+from recipe import Recipe, module_of
 
 HERE = "tests/documents/test_commands.py"
-
-
-@attrs.frozen
-class Recipe:
-    page: str
-    first: str
-    """How the block's first line begins; it stands once on the page."""
-    make: Callable
-    needs: tuple[str, ...] = ()
-    """Modules of extras."""
-    allowed: dict[str, tuple[int, ...]] = attrs.field(factory=dict)
-    before: str = ""
-    wrote: tuple[str, ...] = ()
-    """What must be there afterwards."""
-    slow: bool = False
-
-    @property
-    def block(self):
-        page = next(p for p in (ROOT / "README.md", ROOT / "docs" / self.page) if p.name == self.page)
-        (found,) = [b for b in blocks(page) if b.code.startswith(self.first)]
-        return found
 
 
 def data(folder):
@@ -166,21 +146,20 @@ spec, made = SPECS["clip-vit-b16"], torch.Generator().manual_seed(0)
 def draw(name, shape):
     return (torch.randn(shape, generator=made) * .02 + ("ln_" in name and name.endswith("weight"))).half()
 told = {"name": spec.name, "source": "file", "origin": "random", "tensors_sha256": ""}
-path_of(spec.name).parent.mkdir(parents=True, exist_ok=True)
-tensors = {n: draw(n, s) for n, s in spec.layout.items()}
-save_file(tensors, path_of(spec.name), {f"tellsign.{k}": v for k, v in told.items()})
+if not path_of(spec.name).is_file():
+    path_of(spec.name).parent.mkdir(parents=True, exist_ok=True)
+    tensors = {n: draw(n, s) for n, s in spec.layout.items()}
+    save_file(tensors, path_of(spec.name), {f"tellsign.{k}": v for k, v in told.items()})
 """
 """A tower of the right shape with random values: it lets everything run and knows nothing."""
 
 
-def module_of(path):
-    """A module among the tests of other rooms, which make the same small things."""
-    name = f"of_documents_{path.rpartition('/')[2].removesuffix('.py')}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, ROOT / path)
-        sys.modules[name] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
+def with_and_without(folder):
+    """One picture of each class, to be looked at with and without a plugin."""
+    pictures = tiny.labelled(folder / "tested", 1, (330, 320))
+    columns = {"source": lambda n, label: "ab"[label], "generator": lambda n, label: ("", "b")[label]}
+    tiny.table(folder / "TEST.csv", pictures, **columns)
+    return TOWER
 
 
 def already_forged(folder):
@@ -315,6 +294,8 @@ RECIPES = [
         slow=True,
     ),
     Recipe("results.md", "python -m tellsign.data.manifest", projects, allowed=ANY, wrote=("TEST.csv",)),
+    Recipe("semantic.md", "tellsign eval TEST.csv --normalise", with_and_without, allowed=ANY, home="results.md"),
+    *trainings.RECIPES,
 ]
 
 
@@ -336,22 +317,27 @@ def parameter(recipe):
     return pytest.param(recipe, id=name, marks=[pytest.mark.slow] if recipe.slow else [])
 
 
-@pytest.mark.parametrize("recipe", map(parameter, RECIPES))
+@pytest.mark.parametrize("recipe", [parameter(r) for r in RECIPES])
 def test_the_block_runs(recipe, tmp_path, homes):
     for module in recipe.needs:
-        pytest.importorskip(module, reason="the block needs an extra")
+        # Looked for and not imported: pip's and setuptools' own modules want to be first.
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"the block needs {module}")
     folder = tmp_path / "there"
     folder.mkdir()
     before = recipe.make(folder) or ""
-    run([recipe.block], folder, homes(recipe.page), before=recipe.before + before, allowed=recipe.allowed)
+    home = homes(recipe.home or recipe.page)
+    said = run([recipe.block], folder, home, before=before, allowed=recipe.allowed, more=recipe.more)
     for name in recipe.wrote:
         assert (folder / name).stat().st_size, f"{name} is empty"
+    for words in recipe.says:
+        assert words in said, said
 
 
 def test_every_block_that_names_this_file_has_a_recipe():
     named = {b.name for b in every_block() if b.marks.get("run by") == HERE}
     own = {r.block.name for r in RECIPES} | {b.name for b in PARTS}
-    assert named <= own, named - own
+    assert named == own, named ^ own
 
 
 # -- Python that is a part of something ---------------------------------------------------------------------------

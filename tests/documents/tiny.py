@@ -104,12 +104,12 @@ def doubler(file):
 
 
 def shared(folder, sources, each=2, size=(340, 330)):
-    """data/ with its tables: `sources` are (label, name, split)."""
+    """data/ with its tables: `sources` are (label, name, split), `each` pictures of a source, or so many by split."""
     data, lines = folder / "data", [CROPS]
     splits = {s: {"real": [], "fake": []} for s in ("fit", "fuse", "user", "test")}
     for label, source, split in sources:
         splits[split]["fake" if label else "real"].append(source)
-        for i in range(each):
+        for i in range(each if isinstance(each, int) else each[split]):
             path = picture(data / "crop" / source / f"{i}.png", len(lines), size)
             about = f"{label},{source},{source},photo,{source}/{i},PNG,{size[0]},{size[1]},0,0,{split}"
             lines.append(f"{path.relative_to(data)},t,{about}")

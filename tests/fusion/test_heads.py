@@ -12,7 +12,7 @@ from tellsign.fusion.booster import BoosterConfig, BoosterHead, fit_booster, par
 from tellsign.fusion.calibration import sigmoid
 from tellsign.fusion.errors import BundleError
 from tellsign.fusion.features import FeatureColumn, keep_blocks
-from tellsign.fusion.logistic import fit_logistic
+from tellsign.fusion.logistic import fit_logistic, plugin_shares
 from tellsign.fusion.metrics import auc, log_loss
 from tellsign.fusion.train import drop_blocks
 
@@ -69,6 +69,35 @@ def test_a_dead_column_weighs_nothing():
     made = fit_logistic(x, y, TWO_BLOCKS)
     assert made.weights[1] == made.weights[2] == 0
     assert np.isfinite(made.margin(x)).all()
+
+
+def test_plugins_alike_share_by_the_columns_that_speak_together():
+    columns = cols(("a", 1), ("a", 1), ("a", 1), ("b", -1), ("b", 0), ("c", 1))
+    nan = np.nan
+    # Of "a" two speak in a row at most; "c" never does.
+    rows = np.array([[1.0, nan, 1.0, 1.0, 1.0, nan], [nan, 1.0, 1.0, 1.0, nan, nan], [nan, nan, 1.0, nan, 1.0, nan]])
+    assert plugin_shares(rows, columns).tolist() == [0.5, 0.5, 0.5, -0.5, 0, 0]
+
+
+def test_a_penalty_draws_the_weights_to_the_balance_given():
+    x, y = toy(2000, strength=(1.0, 0.2, 0.8, 0.1))
+    towards = np.array([0.5, 0.5, 1.0, 0.0])
+    fixed = fit_logistic(x, y, TWO_BLOCKS, l2=np.inf, towards=towards)
+    assert fixed.weights / fixed.weights[2] == pytest.approx(towards)
+    # The scale is the one that fits: no other slope of the same sum has a lower log loss.
+    assert log_loss(y, fixed.margin(x)) <= min(log_loss(y, f * fixed.margin(x)) for f in (0.95, 1.05))
+    away = [
+        np.abs(made.weights / made.weights[2] - towards).max()
+        for made in (fit_logistic(x, y, TWO_BLOCKS, l2=l2, towards=towards) for l2 in (0.003, 0.3, 30.0))
+    ]
+    assert away[0] > away[1] > away[2]
+    assert away[2] < 0.05
+    # Dead columns have no share, and nothing turns against its direction.
+    x[:, 2] = np.nan
+    assert fit_logistic(x, y, TWO_BLOCKS, l2=np.inf, towards=towards).weights[2] == 0
+    assert (fit_logistic(x, y, TWO_BLOCKS, l2=np.inf, towards=-towards).weights >= 0).all()
+    with pytest.raises(ValueError, match="l2 takes a positive number, finite without towards"):
+        fit_logistic(x, y, TWO_BLOCKS, l2=np.inf)
 
 
 @pytest.mark.parametrize("kind", ["logistic", "booster"])

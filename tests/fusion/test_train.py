@@ -140,7 +140,12 @@ def test_a_booster_wins_where_the_truth_is_a_step(toys):
     ("auc", "log_loss", "loses"), [(0.8, 0.5, False), (0.799, 0.501, False), (0.79, 0.4, True), (0.9, 0.51, True)]
 )
 def test_losing(auc, log_loss, loses):
-    assert _loses({"auc": auc, "log_loss": log_loss}, {"auc": 0.8, "log_loss": 0.5}) is loses
+    stack = {"auc": 0.8, "log_loss": 0.5}
+    assert _loses({"auc": auc, "log_loss": log_loss}, stack) is loses
+    # On either table.
+    entry = {"auc": 0.9, "log_loss": 0.4, "beside": {"auc": auc, "log_loss": log_loss}}
+    assert _loses(entry, stack | {"beside": stack}) is loses
+    assert _loses(entry, stack) is False
 
 
 def tampered_table(toys, n=360):
@@ -273,6 +278,45 @@ def test_rows_beside_the_table_share_in_the_balance_and_in_nothing_else(toys):
     }
     assert both.training["beside"] == {"rows": 300, "data_sha256": other.sha256}
     assert alone.training["beside"] is None
+
+
+def test_the_penalty_is_the_one_that_holds_on_both_tables(toys):
+    plugins, table = two_columns(toys, "x")
+    _, other = two_columns(toys, "y", seed=1)
+    bundle, report = train_bundle(table, declarations=plugins, head="logistic", folds=3, beside=other)
+    head = report["heads"]["p_ai"]
+    tried = {line["recipe"]: line for line in head["penalties"]}
+    assert {r.startswith("logistic, plugins alike") for r in tried} == {True, False}
+    for line in tried.values():
+        assert line["score"] == pytest.approx((line["log_loss"] + line["beside"]["log_loss"]) / 2)
+    # Each table trusts one plugin alone: what holds on both is that neither is worth more.
+    assert head["chosen"] == "logistic, plugins alike"
+    weights = bundle.heads["p_ai"].model.weights
+    assert weights[0] == pytest.approx(weights[1])
+    kept = bundle.training["compared"]["p_ai"]
+    assert kept["why"] == head["why"]
+    assert set(kept["penalties"]) == set(tried)
+    assert kept["contenders"]["logistic, plugins alike"]["beside"]["auc"] > 0.5
+
+
+def test_a_plugin_that_is_blind_on_both_tables_is_not_made_alike(toys):
+    plugins, table = two_columns(toys, "x")
+    _, other = two_columns(toys, "x", seed=1)
+    bundle, report = train_bundle(table, declarations=plugins, head="logistic", folds=3, beside=other)
+    assert "alike" not in report["heads"]["p_ai"]["chosen"]
+    assert bundle.heads["p_ai"].model.weights[1] < 0.1 * bundle.heads["p_ai"].model.weights[0]
+
+
+def test_contenders_are_told_with_their_distance_from_the_stack(toys):
+    plugins, table = two_columns(toys, "x")
+    _, other = two_columns(toys, "y", seed=1)
+    _, report = train_bundle(table, declarations=plugins, folds=3, ladder=[toys.small_booster], beside=other)
+    contenders = report["heads"]["p_ai"]["contenders"]
+    assert "against_logistic" not in contenders["logistic"]
+    for name in ("booster", "or", "mean", "best_single"):
+        for place in (contenders[name], contenders[name]["beside"]):
+            for difference in place["against_logistic"].values():
+                assert difference["low"] <= difference["value"] <= difference["high"]
 
 
 def test_rows_beside_the_table_need_its_columns_and_both_labels(toys):

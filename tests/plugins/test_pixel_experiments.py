@@ -17,8 +17,19 @@ from typer.testing import CliRunner
 from tellsign.data.autoencoders import Autoencoder
 from tellsign.data.normalise import WINDOW
 from tellsign.plugins.pixel.training.balance import Balance, Rows
-from tellsign.plugins.pixel.training.experiments import balancing, decoders, looks, lowrank, pairing, zoo
+from tellsign.plugins.pixel.training.experiments import (
+    balancing,
+    compared,
+    decoders,
+    looks,
+    lowrank,
+    pairing,
+    stem,
+    zoo,
+)
 from tellsign.plugins.pixel.training.experiments.__main__ import app
+from tellsign.plugins.pixel.training.experiments.compared import Compared
+from tellsign.plugins.pixel.training.experiments.kept import kept_rows
 from tellsign.plugins.pixel.training.experiments.study import Study, auc, source_table
 from tellsign.plugins.pixel.training.probe import Probe
 from tellsign.plugins.pixel.training.train import Windows, half_precision
@@ -463,6 +474,23 @@ def prepared(tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="module")
+def featured(prepared, tmp_path_factory):
+    """The same with made-up features, as `features` writes them."""
+    folder = tmp_path_factory.mktemp("featured")
+    for name in ("windows.npy", "windows.csv"):
+        (folder / name).symlink_to(prepared / name)
+    rng = np.random.default_rng(1)
+    windows = Windows(folder)
+    index = sorted({r["path"]: i for i, r in reversed(list(enumerate(windows.rows)))}.values())
+    jobs = [(i, "native") for i in index] + [(i, "jpeg90") for i in index if windows.rows[i]["split"] == "fuse"]
+    for name, shape, dtype in (("tower", (12, 2, 6), np.float16), ("residuals", (20,), np.float32)):
+        np.save(folder / f"{name}.npy", rng.normal(size=(len(jobs), *shape)).astype(dtype))
+        lines = ["row,index,condition", *(f"{k},{i},{c}" for k, (i, c) in enumerate(jobs))]
+        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
 def test_pictures_are_drawn_from_both_classes_once(prepared):
     windows = Windows(prepared)
     index = looks.drawn(windows, "fit", 8)
@@ -470,6 +498,9 @@ def test_pictures_are_drawn_from_both_classes_once(prepared):
     assert {windows.rows[i]["split"] for i in index} == {"fit"}
     assert sum(int(windows.rows[i]["label"]) for i in index) == 4
     assert index == looks.drawn(windows, "fit", 8)
+    assert [int(windows.rows[i]["label"]) for i in index] == [0, 1] * 4
+    assert looks.drawn(windows, "fit", 12)[:8] == index
+    assert looks.in_turn([1, 2, 3], [4]) == [1, 4, 2, 3]
     assert len(looks.drawn(windows, "fuse", 1000)) == 16
 
 
@@ -477,29 +508,136 @@ def test_crops_are_where_the_texture_is_and_where_it_is_not():
     pixels = np.full((900, 900, 3), 128, np.uint8)
     rng = np.random.default_rng(0)
     pixels[:, 450:] = rng.integers(0, 256, (900, 450, 3))
-    order = [[looks.texture(c) for c in looks.crops_of(pixels, np.random.default_rng(s))] for s in range(3)]
+    order = [[looks.texture(c) for c in looks.crops_of(pixels, seed)] for seed in range(3)]
     for values in order:
         assert len(values) == len(looks.KINDS)
         assert values[0] > 1.5 * values[1]
-    small = looks.crops_of(scene(0, 200), rng)
+    small = looks.crops_of(scene(0, 200), 0)
     assert [c.shape for c in small] == [(224, 224, 3)] * len(looks.KINDS)
 
 
+def test_crops_of_one_picture_pass_the_pipeline_with_the_same_draws():
+    """A picture as small as a window has one window: its crops differ by nothing, and saved again by a little."""
+    crops = looks.crops_of(scene(3, WINDOW), 7)
+    for other in crops[1:5]:
+        np.testing.assert_array_equal(other, crops[0])
+    change = np.abs(crops[5].astype(int) - crops[2]).mean()
+    assert 0 < change < 8
+
+
+def test_crops_are_kept_and_go_on(prepared, tmp_path):
+    seen = []
+
+    def compute(crops):
+        seen.append(len(crops))
+        return crops[:, :2, 0, 0].astype(np.float32)
+
+    windows = Windows(prepared)
+    crops, sides = looks.crop_features(windows, range(6), compute, tmp_path)
+    assert crops.shape == (6, len(looks.KINDS), 2)
+    assert sides.tolist() == [WINDOW] * 6
+    assert len(seen) == 6
+    again, _ = looks.crop_features(windows, range(6), compute, tmp_path)
+    np.testing.assert_array_equal(again, crops)
+    assert len(seen) == 6
+
+
+def test_kept_rows_go_on_and_begin_anew_for_others(tmp_path):
+    asked, broken = [], [5]
+
+    def kept(items, **told):
+        def compute(some):
+            asked.extend(some)
+            if broken and broken[0] in some:
+                broken.clear()
+                raise KeyboardInterrupt
+            return np.array([[i, i * i] for i in some])
+
+        asked.clear()
+        return kept_rows(tmp_path, "a", items, compute, told=told, batch=2)
+
+    with pytest.raises(KeyboardInterrupt):
+        kept(range(8), k=(1, 2))
+    rows = kept(range(8), k=(1, 2))
+    assert asked == [4, 5, 6, 7]
+    assert rows.tolist() == [[i, i * i] for i in range(8)]
+    assert kept(range(4), k=(1, 2)).tolist() == rows[:4].tolist()
+    assert asked == []
+    longer = kept(range(11), k=(1, 2))
+    assert asked == [8, 9, 10]
+    assert longer.tolist() == [[i, i * i] for i in range(11)]
+    assert kept([0, 2], k=(1, 2)).tolist() == [[0, 0], [2, 4]]
+    assert asked == [0, 2]
+    kept([0, 2], k=3)
+    assert asked == [0, 2]
+
+
 def test_aggregations_by_hand():
-    scores = np.array([[5.0, 1.0, 2.0, 4.0, 3.0]])
+    scores = np.array([[5.0, 1.0, 2.0, 4.0, 3.0, 2.5]])
     want = {
         "one random crop": 2, "the crop with most texture": 5, "the smoothest crop": 1,
-        "one random crop at half scale": 3, "mean of three crops": 8 / 3, "mean of both scales": 3,
+        "one random crop at half scale": 3, "the random crop, saved again": 2.5,
+        "mean of the random crop and of it saved again": 2.25, "mean of three crops": 8 / 3,
+        "median of three crops": 2, "largest of three crops": 5, "smallest of three crops": 1,
+        "mean of three crops and the random one saved again": 10.5 / 4,
+        "mean of the crop with most texture and a random one": 3.5,
+        "mean of the random crops of both scales": 2.5, "mean of both scales without the smoothest": 3.5,
+        "mean of both scales": 3,
         "trimmed mean of both scales": 3, "median of both scales": 3, "largest of both scales": 5,
-        "mean of the largest two": 4.5,
+        "mean of the largest two": 4.5, "largest mean of a scale": 3.5,
     }  # fmt: skip
     assert {name: f(scores)[0] for name, f in looks.AGGREGATIONS.items()} == pytest.approx(want)
 
 
-def test_crops_are_scored_by_probes_that_did_not_see_their_source():
+def made_up_scores(gap, *, seeds=2):
+    """Scores of 64 pictures: a column of noise, one that knows the label by `gap`, and that again."""
+    rng = np.random.default_rng(3)
+    labels = np.tile([0, 1], 32)
+    split = np.repeat(["fit", "fuse"], 32)
+    sources = np.array([f"{s}{y}{k % 4}" for s, y, k in zip(split, labels, np.arange(64) // 2, strict=True)])
+    rows = Rows.plain(labels, sources.tolist())
+    noise = [rng.normal(size=64) for _ in range(seeds)]
+    fold = np.where(split == "fit", np.arange(64) // 2 % 4, -1)
+    scores = [np.stack([n, n + gap * labels, n + gap * labels], axis=1) for n in noise]
+    return Compared(rows, np.array([f"g{i}" for i in range(64)]), split, [fold] * seeds, scores)
+
+
+def test_columns_are_compared_with_the_first(monkeypatch):
+    monkeypatch.setattr(compared, "DRAWS", 60)
+    columns = {"noise": lambda s: s[:, 0], "better": lambda s: s[:, 1], "noise again": lambda s: 2 * s[:, 0]}
+    table = made_up_scores(3.0).table(columns)
+    assert set(table["noise"]) == {"fit", "fuse", "fuse by source", "fit sd"}
+    assert table["better"]["fuse"] > 0.9
+    for name in ("fit", "fuse", "fuse by source"):
+        value, low, high = table["better"][f"gain on {name}"]
+        assert value == pytest.approx(table["better"][name] - table["noise"][name])
+        assert 0 < low <= value <= high
+        assert table["noise again"][f"gain on {name}"] == [0, 0, 0]
+
+
+def test_pictures_that_were_trained_on_do_not_count():
+    every = made_up_scores(3.0, seeds=1)
+    held = attrs.evolve(every, fold=[np.where(every.fold[0] == 0, 0, -1)])
+    column = {"one": lambda s: s[:, 0]}
+    wrong = attrs.evolve(held, scores=[held.scores[0].copy()])
+    wrong.scores[0][(every.split == "fit") & (every.fold[0] != 0)] = 100.0 * np.random.default_rng(0).normal(
+        size=(24, 1)
+    )
+    assert wrong.table(column) == held.table(column)
+    large = np.arange(64) % 16 < 12
+    assert len(every.only(large).rows.labels) == 48
+
+
+def test_crops_are_scored_by_probes_that_did_not_see_their_source(tmp_path):
     study = made_up(planted=2.0)
     known = [
-        {"label": y, "source": f"{'' if split == 'fit' else 'fuse'}{y}{k}", "content": "photo", "split": split}
+        {
+            "label": y,
+            "source": f"{'' if split == 'fit' else 'fuse'}{y}{k}",
+            "content": "photo",
+            "split": split,
+            "group": f"{y}{k}",
+        }
         for split, count in (("fit", 8), ("fuse", 2))
         for y in (0, 1)
         for k in range(count)
@@ -507,7 +645,7 @@ def test_crops_are_scored_by_probes_that_did_not_see_their_source():
     windows = SimpleNamespace(rows=known)
     x = np.random.default_rng(1).normal(size=(len(known), 5, 2, 6))
     x[..., 0] += 2 * np.array([r["label"] for r in known])[:, None, None]
-    found = looks.look(study, windows, x, np.arange(len(known)), seeds=(0,))
+    found = looks.look(study, windows, x, np.arange(len(known)), seeds=(0,), out=tmp_path)
     fold, scores = found.fold[0], found.scores[0]
     assert (fold[16:] == -1).all()
     assert set(fold[:16]) == {0, 1, 2, 3}
@@ -529,8 +667,9 @@ def test_what_a_decoder_can_write_is_told_from_what_it_cannot(prepared, tmp_path
     """An autoencoder that knows no stripes: generated pictures, which are striped here, come back worse."""
     windows = Windows(prepared)
     index = list(range(32))
-    looks.reconstruction_errors(windows, index, [tiny_autoencoder("one")], tmp_path)
-    table = looks.error_lines(windows, tmp_path, seeds=(0, 1))
+    names, errors = looks.reconstruction_errors(windows, index, [tiny_autoencoder("one")], tmp_path)
+    assert names == ("texture", "one")
+    table = looks.error_lines(windows, np.array(index), names, errors, seeds=(0, 1))
     assert set(table) == {"small texture", "small one", "all errors", "all errors and texture"}
     assert table["small texture"]["fuse"] < 0.2
     assert table["all errors and texture"]["fuse"] > 0.8
@@ -544,28 +683,65 @@ TINY = lowrank.Recipe(frozen=1, blocks=(2, 3), rank=2, alpha=2.0, rate=3e-3, hea
 @pytest.fixture
 def kept(prepared, make_tower, tmp_path):
     tower = half_precision(ClipTower.from_state_dict(make_tower()).eval())
-    lowrank.keep_tokens(Windows(prepared), range(32), tower, 1, tmp_path)
-    return tower
+    return tower, lowrank.keep_tokens(Windows(prepared), range(32), tower, 1, tmp_path)
 
 
 def test_tokens_are_kept_once(prepared, kept, tmp_path):
-    tokens = np.load(tmp_path / "tokens.npy")
+    tower, tokens = kept
     assert tokens.shape[0] == 32
     assert tokens.dtype == np.float16
     assert np.abs(tokens[-1].astype(float)).max() > 0
     before = (tmp_path / "tokens.npy").stat().st_mtime_ns
-    lowrank.keep_tokens(Windows(prepared), range(32), kept, 1, tmp_path)
+    lowrank.keep_tokens(Windows(prepared), range(32), tower, 1, tmp_path)
     assert (tmp_path / "tokens.npy").stat().st_mtime_ns == before
 
 
 def test_updates_start_as_the_frozen_probe_and_learn(prepared, kept, tmp_path):
-    windows = Windows(prepared)
-    still = lowrank.compare(windows, tmp_path, kept, attrs.evolve(TINY, rate=0.0, head_rate=0.0), seed=0)
-    assert {k: still["updated"][k] for k in still["frozen"]} == pytest.approx(still["frozen"])
-    found = lowrank.compare(windows, tmp_path, kept, TINY, seed=1)
-    assert found["updated"]["loss of the last tenth"] < found["updated"]["loss of the first tenth"]
-    assert json.loads((tmp_path / "lora-1.json").read_text()) == found
-    assert lowrank.compare(windows, tmp_path / ".", kept, attrs.evolve(TINY, epochs=1), seed=1) == found  # kept
+    windows, (tower, tokens) = Windows(prepared), kept
+
+    def compare(seed, **recipe):
+        return lowrank.compare(windows, range(32), tokens, tower, attrs.evolve(TINY, seeds=(seed,), **recipe), tmp_path)
+
+    still = compare(0, rate=0.0, head_rate=0.0)
+    np.testing.assert_allclose(still.scores[0][:, 1], still.scores[0][:, 0], rtol=1e-5)
+    found = compare(1)
+    with np.load(tmp_path / "lora-1.npz") as saved:
+        losses = saved["losses"]
+    assert losses[-3:].mean() < losses[:3].mean()
+    shown = (found.split == "fuse") | (found.fold[0] == 0)
+    assert (found.scores[0][~shown] == 0).all()
+    assert (found.scores[0][shown] != 0).all()
+    assert set(found.fold[0].tolist()) == {0, -1}
+    before = (tmp_path / "lora-1.npz").stat().st_mtime_ns
+    other = lowrank.compare(windows, range(32), tokens, tower, attrs.evolve(TINY, seeds=(1, 0)), tmp_path)
+    np.testing.assert_array_equal(other.scores[0], found.scores[0])
+    assert (tmp_path / "lora-1.npz").stat().st_mtime_ns == before
+    compare(1, epochs=1)  # another recipe is another run
+    assert (tmp_path / "lora-1.npz").stat().st_mtime_ns != before
+
+
+def test_an_interrupted_run_of_updates_ends_alike(prepared, kept, tmp_path, monkeypatch):
+    windows, (tower, tokens) = Windows(prepared), kept
+    recipe = attrs.evolve(TINY, seeds=(2,), epochs=2)
+    whole = lowrank.compare(windows, range(32), tokens, tower, recipe, tmp_path)
+    (tmp_path / "lora-2.npz").unlink()
+    monkeypatch.setattr(lowrank, "EVERY", 2)
+    steps = []
+
+    def stop(*args, **kwargs):
+        steps.append(0)
+        if len(steps) == 5:
+            raise KeyboardInterrupt
+        return binary(*args, **kwargs)
+
+    binary = lowrank.F.binary_cross_entropy_with_logits
+    monkeypatch.setattr(lowrank.F, "binary_cross_entropy_with_logits", stop)
+    with pytest.raises(KeyboardInterrupt):
+        lowrank.compare(windows, range(32), tokens, tower, recipe, tmp_path)
+    assert (tmp_path / "lora-2.pt").is_file()
+    again = lowrank.compare(windows, range(32), tokens, tower, recipe, tmp_path)
+    np.testing.assert_allclose(again.scores[0], whole.scores[0], rtol=1e-5)
+    assert not (tmp_path / "lora-2.pt").exists()
 
 
 def test_a_recipe_is_read_from_json():
@@ -574,27 +750,123 @@ def test_a_recipe_is_read_from_json():
         lowrank.Recipe.parse('{"ranks": 4}')
 
 
+# -- a network from scratch ---------------------------------------------------------------------------------------
+
+SMALL = stem.Recipe(side=64, widths=(4, 8), steps=40, batch=8, rate=1e-2, seeds=(0,))
+
+
+def test_the_stem_keeps_its_stride_and_its_filters():
+    model = stem.Stem((4, 8)).eval()
+    assert [m.stride for m in model.body if isinstance(m, nn.Conv2d)] == [(1, 1), (1, 1), (2, 2), (1, 1)]
+    assert "filters" not in dict(model.named_parameters())
+    crops = torch.full((2, 32, 32, 3), 77, dtype=torch.uint8)
+    seen = []
+    model.body[0].register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    assert model(crops).shape == (2,)
+    assert seen[0].shape == (2, 13, 32, 32)
+    assert seen[0][:, 3:].abs().max() < 1e-3  # a flat crop has no residuals
+    assert stem.Stem((4, 8), residuals=False).body[0].in_channels == 3
+    assert sum(p.numel() for p in stem.Stem(stem.Recipe().widths).parameters()) in range(300_000, 400_000)
+
+
+def test_the_network_learns_stripes_from_families_that_it_is_not_scored_on(featured, tmp_path):
+    windows = Windows(featured)
+    index = looks.in_turn(looks.drawn(windows, "fit", 16), looks.drawn(windows, "fuse", 16))
+    found = stem.compare(windows, featured, index, SMALL, tmp_path)
+    shown = (found.split == "fuse") | (found.fold[0] == 0)
+    assert (found.scores[0][~shown] == 0).all()
+    assert set(found.fold[0].tolist()) == {0, -1}
+    table = found.table(stem.COLUMNS)
+    assert table["stem of stride 1"]["fuse"] > 0.8
+    assert np.isfinite(table["tower's probes, residuals and stem"]["fit"])
+    before = (tmp_path / "stem-0.npz").stat().st_mtime_ns
+    stem.compare(windows, featured, index, SMALL, tmp_path)
+    assert (tmp_path / "stem-0.npz").stat().st_mtime_ns == before
+
+
+def test_the_network_sees_no_source_of_the_fold_that_is_held_out(featured, tmp_path, monkeypatch):
+    windows, taught = Windows(featured), []
+    monkeypatch.setattr(
+        stem, "train", lambda windows, sides, *_: (taught.extend(sides), stem.Stem((4,)).eval(), [])[1:]
+    )
+    index = looks.drawn(windows, "fit", 16) + looks.drawn(windows, "fuse", 8)
+    found = stem.compare(windows, featured, index, SMALL, tmp_path)
+    held = {(int(y), s) for y, s, f in zip(found.rows.labels, found.rows.sources, found.fold[0], strict=True) if f == 0}
+    used = {(label, windows.rows[i]["source"]) for label, (side, _) in enumerate(taught) for i in side}
+    assert len(held) == 2
+    assert not held & used
+    assert len(used) == 6
+    assert {windows.rows[i]["split"] for side, _ in taught for i in side} == {"fit"}
+    assert [p.sum() for _, p in taught] == pytest.approx([1, 1])
+
+
+def test_an_interrupted_network_ends_alike(featured, tmp_path, monkeypatch):
+    windows = Windows(featured)
+    sides = [windows.balanced("fit", label) for label in (0, 1)]
+    recipe = attrs.evolve(SMALL, steps=12, side=32)
+    whole, losses = stem.train(windows, sides, recipe, 0, tmp_path / "a.pt", "told")
+    batch = stem.batch
+
+    def stop(*args):
+        if args[-1] == 11:
+            raise KeyboardInterrupt
+        return batch(*args)
+
+    monkeypatch.setattr(stem, "batch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        stem.train(windows, sides, recipe, 0, tmp_path / "b.pt", "told")
+    monkeypatch.setattr(stem, "batch", batch)
+    again, later = stem.train(windows, sides, recipe, 0, tmp_path / "b.pt", "told")
+    np.testing.assert_allclose(later, losses, rtol=1e-4)
+    for mine, other in zip(again.state_dict().values(), whole.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)
+
+
 # -- the commands -------------------------------------------------------------------------------------------------
 
 
 def test_the_commands_say_what_they_want():
-    for name in ("balance", "pairs", "zoo", "looks", "lora", "views"):
+    for name in ("balance", "pairs", "zoo", "looks", "lora", "stem", "views"):
         done = CliRunner().invoke(app, [name])
         assert done.exit_code == 2
     done = CliRunner().invoke(app, ["--help"])
-    assert all(name in done.stdout for name in ("balance", "pairs", "zoo", "looks", "lora", "views"))
+    assert all(name in done.stdout for name in ("balance", "pairs", "zoo", "looks", "lora", "stem", "views"))
 
 
 def test_lora_compares_three_seeds(prepared, make_tower, tmp_path):
     tower = tmp_path / "tower.safetensors"
     save_file({k: v.half() for k, v in make_tower().items()}, tower)
-    recipe = json.dumps(attrs.asdict(attrs.evolve(TINY, epochs=1)))
+    recipe = json.dumps(attrs.asdict(attrs.evolve(TINY, frozen=0, epochs=1)))
     words = ["lora", "--folder", prepared, "--tower", tower, "--out", tmp_path / "out", "--fit", 16, "--fuse", 8]
     done = CliRunner().invoke(app, [str(w) for w in [*words, "--recipe", recipe]], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert [line.split("  ")[0] for line in done.stdout.splitlines()] == ["0", "1", "2"]
-    assert sorted(p.name for p in (tmp_path / "out").glob("lora-*.json")) == [
-        "lora-0.json",
-        "lora-1.json",
-        "lora-2.json",
-    ]
+    table = json.loads((tmp_path / "out" / "lora.json").read_text())
+    assert list(table) == ["frozen probe", "updated", "mean of both"]
+    assert "gain on fuse by source" in done.stdout
+    assert sorted(p.name for p in (tmp_path / "out").glob("lora-*")) == ["lora-0.npz", "lora-1.npz", "lora-2.npz"]
+
+
+@pytest.mark.parametrize("large", [WINDOW, 512])
+def test_looks_prints_its_table(featured, make_tower, tmp_path, monkeypatch, large):
+    """The tiny tower has three blocks where the command reads the seventh, eighth and twelfth."""
+    monkeypatch.setattr(looks, "LARGE", large)
+    monkeypatch.setattr(compared, "DRAWS", 20)
+    tower = tmp_path / "tower.safetensors"
+    save_file({k: v.half() for k, v in make_tower().items()}, tower)
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(
+        "tellsign.plugins.pixel.training.probe.tower_extractor",
+        lambda tower: lambda crops: rng.normal(size=(len(crops), 12, 2, 6)).astype(np.float16),
+    )
+    words = ["looks", "--folder", featured, "--tower", tower, "--out", tmp_path / "out", "--count", 16]
+    done = CliRunner().invoke(app, [str(w) for w in words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    table = json.loads((tmp_path / "out" / "looks.json").read_text())
+    assert set(looks.AGGREGATIONS) < set(table)
+    assert "mean of a picture and its JPEG 90" in table
+    done = CliRunner().invoke(app, [str(w) for w in [*words, "--skip", 8]], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    rest = json.loads((tmp_path / "out" / "looks-after-8.json").read_text())
+    assert "mean of a picture and its JPEG 90" not in rest  # it is of all pictures of fuse
+    assert rest["one random crop"]["fuse"] != table["one random crop"]["fuse"]
+    assert ("one random crop at half scale, short side 320 px" in table) == (large == WINDOW)  # no picture has 512

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch.nn import functional as F
 
+from tellsign.data.balance import folds
+from tellsign.data.squares import Squares
 from tellsign.errors import SettingError
 from tellsign.plugins.reasoning.bank import PRECISION, Bank
 from tellsign.plugins.reasoning.model import qkv_updates
-from tellsign.plugins.reasoning.training import ablation, diagnostics, export, finish, small, tokens
+from tellsign.plugins.reasoning.training import ablation, crossfit, diagnostics, export, finish, small, tokens
 from tellsign.plugins.reasoning.training import train as training
 from tellsign.plugins.reasoning.training.facts import Facts
 from tellsign.plugins.reasoning.training.losses import contrastive, total
@@ -408,7 +410,11 @@ def test_from_tokens_to_both_files(bench, folder, tower, tmp_path, monkeypatch):
     teacher = load_tower_model(file)
     said = finish.teach(bench, teacher)
     assert said.shape == (len(bench.fit),)
-    assert np.median(said) == pytest.approx(0, abs=1e-6)
+    # What is taught parts the pictures evenly, wherever the tower model's own zero lies.
+    target = finish.soft_targets(bench.fit.label, said + 5, small.SmallRecipe())
+    assert np.median(target) == pytest.approx(0.5)
+    mixed = finish.soft_targets(bench.fit.label, said, small.SmallRecipe(labels=1.0))
+    np.testing.assert_array_equal(mixed, bench.fit.label)
     torch.manual_seed(0)
     torch.save(LiteTrunk(folded=False).state_dict() | {"_fc.weight": torch.zeros(2)}, tmp_path / "lite.pth")
     chosen = small.SmallRecipe(dim=8, hidden=4, epochs=2)
@@ -418,6 +424,75 @@ def test_from_tokens_to_both_files(bench, folder, tower, tmp_path, monkeypatch):
     assert (work / "pooled-fit.npy").is_file()
     assert told["auc"] >= 0
     assert load_student(out).model.head.slope > 0
+
+
+# -- scores of heads that did not see the source -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def squares(bench, folder):
+    """The stores as the semantic plugin's prepared folder: pictures of `test` lie between."""
+    parts = [bench.fit, bench.fuse, bench.fuse]
+    split = np.repeat(["fit", "fuse", "test"], [len(p) for p in parts])
+
+    def joined(field):
+        return np.concatenate([getattr(p, field) for p in parts])
+
+    made = Squares(
+        pixels=joined("squares")[:, None],
+        label=joined("label"),
+        source=joined("source"),
+        content=joined("content"),
+        group=joined("group"),
+        split=split,
+        path=np.array([f"/pictures/{i}.png" for i in range(len(split))]),
+    )
+    classes = joined("classes").copy()
+    # Topics are read off the last block: here they say nothing of the class, lest a fold have none with both.
+    classes[:, -1] = np.random.default_rng(1).normal(size=classes[:, -1].shape)
+    return made, classes
+
+
+def test_cross_fitted_scores_are_those_of_heads_without_the_source(squares, tower):
+    made, classes = squares
+    fit = np.flatnonzero(made.split == "fit")
+    pooled = np.random.default_rng(0).normal(size=(len(fit), 12)).astype(np.float16)
+    pooled[:, 0] += 4 * made.label[fit]
+    recipe = attrs.evolve(crossfit.RECIPE, last=2, hidden=8, rate=1e-3)
+    student = attrs.evolve(crossfit.STUDENT, dim=8, hidden=4, epochs=5, noise=0.0)
+    options = {"recipe": recipe, "student": student, "count": 40, "seeds": (0,)}
+    lines = crossfit.cross_fitted(made, classes, tower, pooled, **options)
+    assert list(lines) == [(str(Path(made.path[i]).resolve()), 0) for i in fit]
+    fold = folds(made.label[fit], made.source[fit], seed=0)
+
+    def column(found, name):
+        return np.array([line[name] for line in found.values()])
+
+    # What a source's own pictures look like teaches its scores nothing.
+    other = classes.copy()
+    other[fit[fold == 0], 1] = 1.0
+    again = crossfit.cross_fitted(made, other, tower, pooled, **options)
+    assert np.ptp(column(again, "reasoning.tower")[fold == 0]) == pytest.approx(0, abs=1e-5)
+    assert np.ptp(column(lines, "reasoning.tower")[fold == 0]) > 0
+    blank = pooled.copy()
+    blank[fold == 0] = 0
+    changed = crossfit.cross_fitted(made, classes, tower, blank, **options)
+    np.testing.assert_array_equal(column(changed, "reasoning.tower"), column(lines, "reasoning.tower"))
+    assert np.ptp(column(changed, "reasoning.student")[fold == 0]) == pytest.approx(0, abs=1e-5)
+    # Pictures of `test` lie in the folder and count for nothing.
+    test = classes.copy()
+    test[made.split == "test"] = 3.0
+    untouched = crossfit.cross_fitted(made, test, tower, None, **options)
+    np.testing.assert_array_equal(column(untouched, "reasoning.tower"), column(lines, "reasoning.tower"))
+    assert all(set(line) == {"reasoning.tower"} for line in untouched.values())
+
+
+def test_cross_fitting_takes_a_frozen_tower_and_a_row_for_each_picture(squares, tower):
+    made, classes = squares
+    with pytest.raises(ValueError, match="pooled takes a row for each of the"):
+        crossfit.cross_fitted(made, classes, tower, np.zeros((3, 12), np.float16))
+    with pytest.raises(ValueError, match="recipe takes a frozen tower"):
+        crossfit.cross_fitted(made, classes, tower, None, recipe=Recipe(**SMALL))
 
 
 # -- precision of statements ------------------------------------------------------------------------------------------

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from tellsign.errors import SettingError
+from tellsign.errors import SettingError, WeightsError
 from tellsign.fusion.features import feature_row
 from tellsign.plugin import UnavailableError
 from tellsign.plugins import segmentation
 from tellsign.plugins.segmentation import detector as detecting
 from tellsign.plugins.segmentation.detector import CELLS, SegmentationDetector, highest, shrink
 from tellsign.plugins.segmentation.model import CELL, MASKS, GammaConfig, GammaModel
-from tellsign.plugins.segmentation.regions import regions, snap
+from tellsign.plugins.segmentation.regions import log_odds, own_cut, regions, snap
 from tellsign.plugins.segmentation.sam import on_grid, sam_proposer
 from tellsign.plugins.segmentation.scan import MINIMUM, coarse_places, scan
 from tellsign.runtime import DeviceRuntime
@@ -61,8 +61,10 @@ def test_what_the_tiles_say_comes_back_in_its_place(height, width):
     rows, columns = -(-height // CELL), -(-width // CELL)
     assert seen.maps["ai"].shape == (rows, columns)
     assert seen.looked == 1
-    expected = image[0, ::CELL, 0] / 255
-    np.testing.assert_allclose(seen.maps["ai"], np.tile(expected, (rows, 1)), atol=0.02)
+    # A last cell that reaches beyond the picture is filled up from its mirror image.
+    whole = width // CELL
+    expected = image[0, ::CELL, 0][:whole] / 255
+    np.testing.assert_allclose(seen.maps["ai"][:, :whole], np.tile(expected, (rows, 1)), atol=0.02)
     np.testing.assert_allclose(seen.maps["manipulation"], 1 - seen.maps["ai"], atol=1e-5)
 
 
@@ -154,6 +156,33 @@ def test_what_is_no_region(case):
     assert regions(heat, 400, 400) == []
 
 
+def test_a_quiet_map_is_cut_at_a_half_and_a_loud_one_higher():
+    heat = np.full((20, 20), 0.05, np.float32)
+    heat[:5, :5] = 0.9
+    assert own_cut(heat) == pytest.approx(0.5)
+    assert own_cut(heat, 0.7) == pytest.approx(0.7)
+    # Log-odds -1 all over are .75 above the level of -1.75, so that the cut rises by 2.25.
+    loud = np.where(heat > 0.5, heat, np.float32(1 / (1 + np.e)))
+    assert log_odds(own_cut(loud)) == pytest.approx(2.25, abs=1e-4)
+    # Raising the cut by what the map is raised by leaves the same cells marked.
+    raised = 1 / (1 + np.exp(-(np.log(loud / (1 - loud)) + 0.4)))
+    assert log_odds(own_cut(raised, 1 / (1 + np.exp(-0.4)))) == pytest.approx(2.65, abs=1e-4)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0.01, 0.99))
+def test_a_cut_never_falls_below_what_was_asked(low, high, cut):
+    heat = np.array([[low, high], [low, low]], np.float32)
+    assert cut - 1e-9 <= own_cut(heat, cut) <= 1
+
+
+def test_a_region_of_a_loud_map_is_what_stands_out_of_it():
+    heat = np.full((40, 40), 0.55, np.float32)
+    heat[10:20, 10:20] = 0.9999
+    assert regions(heat, 160, 160) == []
+    (one,) = regions(heat, 160, 160, own_cut(heat))
+    assert (one.box.left, one.box.top, one.box.right, one.box.bottom) == (40, 40, 80, 80)
+
+
 def test_a_map_snaps_to_objects_and_stays_where_there_are_none():
     heat = np.full((40, 40), 0.1, np.float32)
     heat[10:20, 10:20] = 0.9
@@ -175,11 +204,17 @@ def test_masks_are_brought_to_the_maps_grid():
     assert not small[:5].any()
 
 
-@pytest.mark.parametrize("name", ["sam.pth", "missing_vit_b.pth"])
-def test_a_checkpoint_must_be_there_and_say_its_size(tmp_path, name):
-    (tmp_path / "sam.pth").write_bytes(b"")
-    with pytest.raises(SettingError, match="vit_b"):
-        sam_proposer(tmp_path / name)
+def test_a_checkpoint_must_be_there(tmp_path):
+    with pytest.raises(SettingError, match="MobileSAM"):
+        sam_proposer(tmp_path / "mobile_sam.pt")
+
+
+def test_a_file_that_is_no_checkpoint_is_told_at_the_first_picture(tmp_path):
+    pytest.importorskip("segment_anything")
+    (tmp_path / "sam.pt").write_bytes(b"no zip")
+    propose = sam_proposer(tmp_path / "sam.pt")
+    with pytest.raises(WeightsError, match="checkpoint"):
+        propose(np.zeros((64, 64, 3), np.uint8), (16, 16))
 
 
 def test_maps_are_averaged_down_and_keep_their_mean():

@@ -167,3 +167,15 @@ def test_an_overlay_shows_truth_and_maps(forged):
     inside = sample.ai > 0
     red = strip[:, 256:384, 0].astype(float)
     assert red[inside].mean() > red[~inside].mean() + 80
+
+
+def test_a_loud_manipulation_map_is_cut_higher_unless_asked_for_one_cut(forged):
+    def loud(batch):
+        masks = np.full((len(batch), batch.shape[1] // CELL, batch.shape[2] // CELL, 2), 0.6, np.float32)
+        return np.zeros(len(batch), np.float32), masks
+
+    rows = read_forged(forged)
+    own, one = (look_at_all(rows, loud, own=own, progress=False) for own in (True, False))
+    assert {s.area["manipulation"] for s in own} == {0}
+    assert {s.area["manipulation"] for s in one} == {1}
+    assert {s.area["ai"] for s in own + one} == {1}

@@ -60,7 +60,7 @@ def test_mit_b2_is_the_published_one():
 
 
 def test_the_bundled_encoder_has_four_maps():
-    encoder = build_encoder("timm:tf_efficientnet_lite0").eval()
+    encoder = build_encoder("efficientnet-lite0").eval()
     maps = encoder(pictures(1, 65))
     assert [tuple(m.shape[1:]) for m in maps] == [(24, 17, 17), (40, 9, 9), (112, 5, 5), (320, 3, 3)]
     assert encoder.channels == (24, 40, 112, 320)
@@ -224,7 +224,7 @@ def test_high_pass_kernels_see_no_flat_and_no_ramp():
         assert F.conv2d(plane[None, None], kernels()[:, None]).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("name", ["timm:tf_efficientnet_lite0", "mit-b0"])
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "timm:tf_efficientnet_lite0", "timm:efficientnet_b0", "mit-b0"])
 def test_the_residual_path_starts_at_zero_and_then_speaks(name):
     torch.manual_seed(0)
     encoder = build_encoder(name).eval()
@@ -307,7 +307,7 @@ def test_imagenet_weights_come_from_a_file(tmp_path):
     torch.save(there, tmp_path / "lite0.pth")
     encoder = build_encoder("timm:tf_efficientnet_lite0")
     load_imagenet(encoder, "timm:tf_efficientnet_lite0", tmp_path / "lite0.pth")
-    assert torch.equal(encoder.net.state_dict()["conv_stem.weight"], there["conv_stem.weight"])
+    assert torch.equal(encoder.net.state_dict()["stem.conv.weight"], there["conv_stem.weight"])
     torch.save({"something": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(SettingError, match="source"):
         load_imagenet(encoder, "timm:tf_efficientnet_lite0", tmp_path / "other.pth")

@@ -1,18 +1,24 @@
 """The path on residuals alone: what it sees, how it joins the network, and its training."""
 
 import csv
+import json
 
+import attrs
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from tellsign.errors import SettingError
 from tellsign.plugins.segmentation.model import MASKS, GammaConfig
 from tellsign.plugins.segmentation.trace import TraceNet, Traces
+from tellsign.plugins.segmentation.training import __main__ as commands
 from tellsign.plugins.segmentation.training import train as training
+from tellsign.plugins.segmentation.training.data import read_forged
 from tellsign.plugins.segmentation.training.recipe import Recipe
-from tellsign.plugins.segmentation.training.trace import pretrain
+from tellsign.plugins.segmentation.training.trace import load_traces, pretrain
+from tellsign.plugins.segmentation.training.unseen import leave_out
 
 RECIPE = Recipe(
     model=GammaConfig(encoder="mit-b0", width=16, heads=2, residual=0, trace=12),
@@ -100,3 +106,36 @@ def test_traces_want_a_network_that_has_the_path(toys, forged, tmp_path):
     recipe = Recipe(model=net.config, side=64, batch=4, epochs=1)
     with pytest.raises(SettingError, match=r"traces.*model\.trace"):
         training.train(recipe, [forged], tmp_path / "run", model=net, traces=tmp_path / "none.safetensors")
+
+
+def test_a_kind_that_was_left_out_is_measured_at_a_cut_that_others_chose(forged, tmp_path):
+    without = attrs.evolve(RECIPE, without=("blend",))
+    weights = pretrain(without, [forged], tmp_path / "run", 2)
+    rows = read_forged(forged)
+    shift, told = leave_out(weights, rows, rows, ["native"])
+    assert set(shift) == set(MASKS)
+    assert {name for name in told["native"]["masks"] if name.startswith("manipulation")} == {
+        "manipulation all",
+        "manipulation blend/blur",
+    }
+    assert told["native"]["untouched"] == sum(r.kind == "untouched" for r in rows)
+    asked = ["unseen", "--traces", weights, "--choosing", forged, "--folder", forged, "--conditions", "native"]
+    done = CliRunner().invoke(commands.app, list(map(str, asked)))
+    assert done.exit_code == 0, done.output
+    assert f"shift: {json.dumps(shift)}" in done.output
+    assert "| native | manipulation blend/blur |" in done.output
+    with pytest.raises(SettingError, match="folder"):
+        leave_out(weights, rows, [r for r in rows if r.kind != "blend"], ["native"])
+    (tmp_path / "run" / "recipe.json").write_text(RECIPE.dump())
+    with pytest.raises(SettingError, match="without"):
+        leave_out(weights, rows, rows, ["native"])
+
+
+def test_a_shift_moves_the_paths_masks(toys, forged, tmp_path):
+    weights = pretrain(RECIPE, [forged], tmp_path / "run", 1)
+    plain, shifted = load_traces(RECIPE, weights), load_traces(RECIPE, weights, {"ai": -1.5})
+    x = pictures(toys)
+    with torch.inference_mode():
+        before, after = plain(x), shifted(x)
+    assert torch.allclose(after.ai, before.ai - 1.5, atol=1e-5)
+    assert torch.equal(after.manipulation, before.manipulation)

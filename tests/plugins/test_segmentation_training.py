@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tellsign.errors import SettingError
-from tellsign.plugins.segmentation.model import GammaConfig
-from tellsign.plugins.segmentation.training import ablate, calibrate, export
+from tellsign.plugins.segmentation.model import GammaConfig, GammaOutput
+from tellsign.plugins.segmentation.training import ablate, calibrate, export, levels
 from tellsign.plugins.segmentation.training import train as training
 from tellsign.plugins.segmentation.training.alarms import alarmed
 from tellsign.plugins.segmentation.training.augment import augment, centre_crop, pad, random_crop
@@ -243,15 +243,124 @@ def test_a_recipe_survives_json_and_refuses_what_it_does_not_know():
             Recipe.parse(text)
 
 
-def test_every_row_of_the_ablations_is_a_recipe():
-    told = ablate.recipes(ablate.CONFIG)
+@pytest.mark.parametrize("config", [ablate.CONFIG, ablate.SMALL])
+def test_every_row_of_the_ablations_is_a_recipe(config):
+    told = ablate.recipes(config)
     assert {table for table, _ in told} == {"heads", "labels", "data", "loss", "attention"}
     assert told["attention", "none"].model.attention == "none"
     assert told["loss", "2-3-1"].loss_weights == {"cls": 2, "ai": 3, "manipulation": 1}
     assert told["labels", "copy-move 0, splicing 1"].moved_cls == (0, 1)
-    assert set(ablate.recipes(ablate.CONFIG, "heads")) < set(told)
+    assert set(ablate.recipes(config, "heads")) < set(told)
     with pytest.raises(SettingError, match="only"):
-        ablate.recipes(ablate.CONFIG, "colours")
+        ablate.recipes(config, "colours")
+
+
+def test_the_small_ablations_train_every_row_for_as_many_steps():
+    assert {(r.steps, r.epochs) for r in ablate.recipes(ablate.SMALL).values()} == {(60, 1)}
+
+
+def test_rows_with_one_recipe_share_a_run_and_only_what_is_trained_is_told(toys, forged, tmp_path, monkeypatch):
+    runs = []
+
+    def trained(recipe, folders, out, imagenet=None):
+        runs.append(out.name)
+        assert folders == [forged]
+        out.mkdir(parents=True)
+        save_file(toys.tiny_model().state_dict(), out / "run.safetensors")
+        return out / "run.safetensors"
+
+    monkeypatch.setattr(ablate, "train", trained)
+    monkeypatch.setattr(ablate, "build", lambda recipe, imagenet, initialise: toys.tiny_model())
+    tables = {"heads": {"class": {"parts": ["cls"]}, "all": {}}, "loss": {"2-2-1": {"weights": [2, 2, 1]}}}
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"seeds": [0, 1], "crops": 2, "base": {"side": 64, "batch": 3}, "tables": tables}))
+    told = ablate.ablate(config, [forged], forged, tmp_path / "out")
+    assert runs == ["heads-class-0", "heads-class-1", "heads-all-0", "heads-all-1"]
+    assert list(told) == ["heads: class", "heads: all", "loss: 2-2-1"]
+    assert told["heads: class"]["AI AUC"] is None
+    assert told["heads: all"] == told["loss: 2-2-1"]
+    assert 0 < told["heads: all"]["manipulation AUC"]["mean"] < 1
+    ablate.ablate(config, [forged], forged, tmp_path / "out")
+    assert len(runs) == 4
+
+
+def test_crops_are_measured_without_a_cut(forged):
+    class Red(torch.nn.Module):
+        """Marks what the toy forgeries are made of: it knows the truth of the rows in their order."""
+
+        def __init__(self, truths):
+            super().__init__()
+            self.truths = iter(truths)
+
+        def forward(self, pictures):
+            ai, manipulation, cls = zip(*(next(self.truths) for _ in pictures), strict=True)
+            both = [torch.from_numpy(np.stack(m).astype(np.float32))[:, None] * 0.01 - 9 for m in (ai, manipulation)]
+            return GammaOutput(torch.tensor(cls, dtype=torch.float32)[:, None] - 9, *both)
+
+    rows = read_forged(forged)
+    crops = [centre_crop(load(r), 64) for r in rows]
+    model = Red([(c.ai, 1 - c.manipulation, r.cls) for c, r in zip(crops, rows, strict=True)])
+    told = ablate.on_crops(model, rows, attrs.evolve(TINY, batch=3))
+    assert told == {"class AUC": 1.0, "AI AUC": 1.0, "manipulation AUC": 0.0}
+
+
+def test_an_epoch_has_as_many_steps_as_asked(forged):
+    rows = read_forged(forged)
+    assert Plan(attrs.evolve(TINY, steps=7), rows).steps == 7
+    assert Plan(TINY, rows).steps == max(1, round(0.5 * len(Plan(TINY, rows).fit) / 4))
+
+
+# -- where the manipulation map is cut ------------------------------------------------------------------------------
+
+
+def counted(level, source, edited=False, condition="native", seed=0):
+    """A map of some level in log-odds, in which an edited quarter stands 4 higher."""
+    heat = np.random.default_rng(seed).normal(level, 0.5, (24, 24))
+    truth = np.zeros(heat.shape, bool)
+    if edited:
+        truth[:12, :12] = True
+        heat[truth] += 4
+    return levels.count(heat, truth, condition=condition, source=source, edited=edited)
+
+
+def test_a_rule_is_judged_by_hand():
+    still = levels.Rule(raised=0.5)
+    judged = levels.judge(still, [counted(-3, "a", edited=True), counted(2, "a"), counted(-3, "b")])
+    assert judged.p95 == {("native", "a"): pytest.approx(1, abs=0.02), ("native", "b"): 0}
+    assert judged.median == pytest.approx(0.5, abs=0.02)
+    right, marked, true = judged.counts["native", "a"]
+    assert right == marked
+    assert true == 144
+    assert judged.f1("native", ["a", "b"]) == pytest.approx(2 * right / (marked + true))
+    assert str(still) == "0.5"
+    assert str(levels.Rule(0, 0.6, -1.75, 3)) == "3 x (quantile 0.6 +1.75)"
+
+
+def test_a_cut_that_follows_the_level_finds_more_than_one_cut_for_all():
+    maps = [counted(-3, "quiet", edited=True, seed=i) for i in range(4)]
+    maps += [counted(-3, "quiet", seed=i) for i in range(4)] + [counted(0.5, "loud", seed=i) for i in range(4)]
+    best = {}
+    for name, rules in levels.FAMILIES.items():
+        judged = {rule: levels.judge(rule, maps) for rule in rules}
+        rule = levels.pick(judged, ["quiet", "loud"], ["native"], 0.05)
+        best[name] = judged[rule].f1("native", ["quiet"])
+        assert judged[rule].loudest("native", ["loud"]) <= 0.05
+    assert best["own cut"] > best["one cut"]
+    told = levels.compared(maps, ["native"]).splitlines()
+    assert told[2].startswith("| as it was | - | 0 |")
+    assert {line.split(" | ")[0] for line in told[3:]} == {"| one cut", "| own cut"}
+
+
+def test_maps_are_counted_with_what_was_moved(forged):
+    def forward(batch):
+        shape = (len(batch), batch.shape[1] // 4, batch.shape[2] // 4, 2)
+        return np.zeros(len(batch), np.float32), np.full(shape, 0.5, np.float32)
+
+    maps = levels.counted(read_forged(forged), forward, ["native", "half"])
+    assert {(m.condition, m.edited) for m in maps} == {(c, e) for c in ("native", "half") for e in (False, True)}
+    zero = levels.Rule()
+    assert all(m.marked[m.at(zero)] == (1 if not m.edited else m.marked[0]) for m in maps)
+    assert all(0 < m.true < m.marked[0] for m in maps if m.edited)
 
 
 # -- the loop -----------------------------------------------------------------------------------------------------

@@ -364,7 +364,9 @@ def test_the_command_trains_a_bundle_on_fuse_alone(tmp_path, monkeypatch):
     assert asked == [(tmp_path / "s" / "data", None)]
     bundle = Bundle.load(tmp_path / "bundle")
     rows_of, pictures_of = 30 * VERSIONS * len(STRENGTHS), 30
-    assert result.stdout.startswith(f"{rows_of} rows of {pictures_of} pictures; bundle {bundle.version} in ")
+    told, last = result.stdout.splitlines()[0], result.stdout.splitlines()[-1]
+    assert told == f"p_ai: {bundle.training['compared']['p_ai']['why']}"
+    assert last.startswith(f"{rows_of} rows of {pictures_of} pictures; bundle {bundle.version} in ")
     table = ScoreTable.load(options["work"] / "fuse.csv", columns({"pixel": DECLARATION}))
     assert set(table.split.tolist()) == {"fuse"}
     assert "r0/9" not in table.group
@@ -380,3 +382,25 @@ def test_the_command_trains_a_bundle_on_fuse_alone(tmp_path, monkeypatch):
         ]
         assert p[0] < 0.3
         assert p[1] > 0.7
+
+
+def test_a_plugin_with_other_weights_is_scored_anew_and_no_other(tmp_path):
+    for name in ("pixel-tower", "pixel-bundled", "pixel-like", "segmentation"):
+        (tmp_path / f"scores-{name}.jsonl").write_text("")
+    default_fusion.forget("pixel", tmp_path)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["scores-pixel-like.jsonl", "scores-segmentation.jsonl"]
+    default_fusion.forget("segmentation", tmp_path)
+    with pytest.raises(SettingError, match="rescore takes a plugin with kept scores"):
+        default_fusion.forget("segmentation", tmp_path)
+
+
+def test_what_was_compared_is_told_line_by_line():
+    stack = {"auc": 0.93, "log_loss": 0.4151, "beside": {"auc": 0.82, "log_loss": 0.5}}
+    found = {"why": "it does not lose", "penalties": {"logistic l2 0.3": stack}, "contenders": {"or": stack}}
+    lines = default_fusion.comparison({"p_ai": found, "p_tampered": found | {"penalties": {}, "contenders": {}}})
+    assert lines[0] == "p_ai: it does not lose"
+    assert lines[1].split() == ["logistic", "l2", "0.3", "0.930", "0.415", "0.820", "0.500"]
+    assert lines[2].split()[0] == "or"
+    assert lines[3] == "p_tampered: it does not lose"
+    blank = {"auc": None, "log_loss": None}
+    assert default_fusion.comparison({"p_ai": found | {"contenders": {"or": blank}}})[2].split() == ["or", "-", "-"]

@@ -1,4 +1,6 @@
-"""`python -m tellsign.plugins.reasoning.training`: pairs, tokens, ablation, diagnostics, tower, student, declare."""
+"""`python -m tellsign.plugins.reasoning.training`: tokens, pairs, ablation, diagnostics, tower, student, cross-fit,
+declare.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ import typer
 
 from tellsign.data.purity import check_purity, tag
 from tellsign.data.rows import read_rows
+from tellsign.data.scoring import write_scores
 from tellsign.data.squares import Squares
 from tellsign.errors import TellsignError
 from tellsign.plugins.reasoning.weights_files import load_student, load_tower_model
@@ -21,7 +24,7 @@ from tellsign.schemas import Task
 from tellsign.towers import CLIP_VIT_B16, ClipTower, clip_tower
 from tellsign.weights.files import declare as declare_weights
 
-from . import finish, small
+from . import crossfit, finish, small
 from . import pairs as pairing
 from . import tokens as caching
 from .ablation import CONFIGURATION, Bench, Configuration, run, table, text_space
@@ -167,6 +170,24 @@ def student(
     (folder / "student.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
     _tell(report)
     typer.echo(f"{file}, {len(list(load_student(file).parameters()))} tensors")
+
+
+@app.command("cross-fit")
+def cross_fit(
+    squares: Annotated[Path, typer.Option(help="What the semantic plugin's `prepare` and `features` wrote.")],
+    out: Annotated[Path, typer.Option(help="Receives the scores, as JSON lines.")],
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of the semantic student's run: its features-overview.npy is read.")
+    ] = None,
+) -> None:
+    """Score `fit` by heads that saw nothing of a picture's source: the fusion learns its balance from it too."""
+    check_purity(squares, Task.SEMANTIC)
+    # Both students have one frozen trunk.
+    pooled = None if run is None else np.load(run / "features-overview.npy")
+    classes = np.load(squares / "tokens-overview.npy", mmap_mode="r")
+    lines = crossfit.cross_fitted(Squares.read(squares), classes, clip_tower(CLIP_VIT_B16), pooled)
+    write_scores(out, lines)
+    typer.echo(f"{len(lines)} pictures in {out}")
 
 
 @app.command()

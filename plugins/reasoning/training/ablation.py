@@ -110,9 +110,7 @@ class Bench:
         out = np.ones(len(rows))
         whole = np.isin(self.fit.kind[rows], WHOLE)
         chosen = rows[whole]
-        label, source = self.fit.label[chosen], self.fit.source[chosen]
-        even = balance(label, source, self.topic[chosen]) if _mixed(label, self.topic[chosen]) else None
-        out[whole] = source_weight(label, source) if even is None else even
+        out[whole] = drawing_weight(self.fit.label[chosen], self.fit.source[chosen], self.topic[chosen])
         return out
 
     def split(self, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -122,9 +120,10 @@ class Bench:
         return rows[fold != 0], rows[(fold == 0) & np.isin(self.fit.kind, WHOLE)]
 
 
-def _mixed(label: NDArray[np.int64], topic: NDArray[np.int64]) -> bool:
-    """Whether any topic has pictures of both classes."""
-    return bool(set(topic[label == 0]) & set(topic[label == 1]))
+def drawing_weight(label: NDArray[np.int64], source: NDArray[np.str_], topic: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How often each picture is drawn, so that topic and source say nothing; by source where no topic has both."""
+    mixed = set(topic[label == 0].tolist()) & set(topic[label == 1].tolist())
+    return balance(label, source, topic) if mixed else source_weight(label, source)
 
 
 def ranked(store: TokenStore, topic: NDArray[np.int64], rows: NDArray[np.int64], scores: Tensor) -> dict[str, float]:

@@ -62,7 +62,7 @@ def tower(bench: Bench, recipe: Recipe, folder: Path, out: Path, *, version: str
     v, raw = apply(made, bench.inputs(bench.fuse, recipe), fuse)
     threshold = own_threshold(raw, bench.fuse.label, bench.fuse.source)
     # Slope from families that the model did not see.
-    slope = _slope(raw, bench.fuse.label, bench.fuse.source)
+    slope = label_slope(raw, bench.fuse.label, bench.fuse.source)
     images, facts, source = [v], facts_of(bench.fuse), [bench.fuse.source]
     if (folder / "forged").is_dir():
         forged = TokenStore.read(folder / "forged")
@@ -106,15 +106,14 @@ def student(
     fit = _pooled(trunk, bench.fit, folder / "pooled-fit.npy")
     fuse = _pooled(trunk, bench.fuse, folder / "pooled-fuse.npy")
     whole = np.flatnonzero(bench.fit.kind == "")
-    told = teach(bench, teacher)
-    target = recipe.labels * bench.fit.label + (1 - recipe.labels) / (1 + np.exp(-told))
+    target = soft_targets(bench.fit.label, teach(bench, teacher), recipe)
     taught = lesson(bench.facts, bench.encoder, recipe.text, texts=recipe.texts, long="split", seed=recipe.seed)
     model, projection = small.fit_with_projection(
         fit[whole], target[whole], taught.texts[torch.from_numpy(whole)], bench.weight(whole), recipe
     )
     v, raw = small_scores(model, fuse)
     threshold = own_threshold(raw, bench.fuse.label, bench.fuse.source)
-    slope = _slope(raw, bench.fuse.label, bench.fuse.source)
+    slope = label_slope(raw, bench.fuse.label, bench.fuse.source)
     model.head.slope.fill_(slope)
     model.head.offset.fill_(-slope * threshold)
     images, facts, source = [v], facts_of(bench.fuse), [bench.fuse.source]
@@ -131,11 +130,8 @@ def student(
     return file, _report(bench.fuse, bench.fuse_topic, (raw - threshold) * slope, found)
 
 
-def teach(bench: Bench, teacher: TowerModel) -> NDArray[np.float64]:
-    """What the tower model says of the pictures of `fit`, with zero where it parts them evenly.
-
-    Its own zero is where it accuses hardly anybody, which would teach that nothing is generated.
-    """
+def teach(bench: Bench, teacher: TowerModel) -> Tensor:
+    """What the tower model says of the pictures of `fit`: log-odds (n,)."""
     tokens = bench.fit.after(teacher.first - 1)
     out = []
     with torch.inference_mode():
@@ -143,9 +139,18 @@ def teach(bench: Bench, teacher: TowerModel) -> NDArray[np.float64]:
             part = torch.from_numpy(np.array(tokens[start : start + 64])).float()
             v = teacher.vector(bench.tower, branch(bench.tower, part, teacher.first, teacher.last, teacher.lora))
             out.append(teacher.head.raw(v) * teacher.head.slope)
-    said = torch.cat(out).double().numpy()
-    centred: NDArray[np.float64] = said - np.median(said)
-    return centred
+    return torch.cat(out)
+
+
+def soft_targets(label: NDArray[np.int64], told: Tensor, recipe: small.SmallRecipe) -> NDArray[np.float64]:
+    """What the small model is taught, float64 (n,) in [0, 1], where a tower model said `told` (log-odds).
+
+    The middle of what was said becomes zero: a tower model's own zero is where it accuses hardly anybody, which would
+    teach that nothing is generated.
+    """
+    said = told.double().numpy()
+    target: NDArray[np.float64] = recipe.labels * label + (1 - recipe.labels) / (1 + np.exp(np.median(said) - said))
+    return target
 
 
 @torch.inference_mode()
@@ -170,7 +175,8 @@ def _pooled(trunk: LiteTrunk, store: TokenStore, cache: Path) -> NDArray[np.floa
     return made
 
 
-def _slope(raw: Tensor, label: NDArray[np.int64], source: NDArray[np.str_]) -> float:
+def label_slope(raw: Tensor, label: NDArray[np.int64], source: NDArray[np.str_]) -> float:
+    """What brings raw scores of pictures that the model did not learn from to the scale of log-odds; positive."""
     weight = source_weight(label, source)
     fitted = LogisticRegression(C=1e6).fit(raw.double().numpy()[:, None], label, sample_weight=weight)
     return max(float(fitted.coef_[0, 0]), 1e-3)

@@ -101,7 +101,15 @@ class TokenStore:
         return stored
 
 
-def sample(squares: Squares, classes: NDArray[np.float16], tower: ClipTower, *, count: int, seed: int = 0) -> list[int]:
+def sample(
+    squares: Squares,
+    classes: NDArray[np.float16],
+    tower: ClipTower,
+    *,
+    count: int,
+    seed: int = 0,
+    among: NDArray[np.int64] | None = None,
+) -> list[int]:
     """Rows of `fit`, half of each class, drawn by their weight in the semantic set.
 
     Parameters
@@ -112,8 +120,10 @@ def sample(squares: Squares, classes: NDArray[np.float16], tower: ClipTower, *, 
     tower : ClipTower
     count : int
     seed : int
+    among : int64 array, optional
+        Rows to draw from; default all of `fit`.
     """
-    fit = np.flatnonzero(squares.split == "fit")
+    fit = np.flatnonzero(squares.split == "fit") if among is None else among
     chosen = make(embeddings(tower, classes[fit]), squares.label[fit], squares.source[fit], topics=TOPICS, seed=seed)
     rows, weight = fit[chosen.rows], chosen.weight
     rng = np.random.default_rng(seed)

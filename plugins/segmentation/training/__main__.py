@@ -4,8 +4,10 @@
     train      train on a forged folder (resumes)
     merge      put both together
     calibrate  where the masks are cut
+    levels     how the manipulation map's cut follows the picture's level: rules compared
     export     the weights file that ships
     evaluate   does it see: pixel and picture metrics, beside the baselines
+    unseen     the same on a kind of forgery that the path on residuals was not trained on
     tampered   the same on pictures that were edited by hand
     overlays   pictures with their truth and both maps, to look at
     ablate     the ablations of GAMMA's tables (resumes)
@@ -21,6 +23,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import attrs
 import numpy as np
 import torch
 import typer
@@ -34,7 +37,8 @@ from tellsign.weights.files import declare
 
 from . import calibrate as calibrating
 from . import export as exporting
-from .ablate import CONFIG
+from . import levels as comparing
+from .ablate import CONFIG, SMALL
 from .ablate import ablate as run_ablations
 from .alarms import alarmed
 from .data import UNTOUCHED, ForgedRow, few, hold_out, load, read_forged, without_tools
@@ -47,6 +51,7 @@ from .speed import measure
 from .trace import load_traces
 from .trace import pretrain as run_pretraining
 from .train import train as run_training
+from .unseen import leave_out
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 
@@ -116,6 +121,21 @@ def _calibrating(folders: list[Path], recipe: Recipe, unseen: bool, limit: int) 
 
 
 @app.command()
+def levels(
+    folder: Annotated[list[Path], typer.Option(help="Forged pictures that the network was not trained on.")],
+    weights: Weights = GAMMA,
+    limit: Annotated[int, typer.Option(help="Forgeries of each kind at most; 0 for all. Untouched ones all stay.")] = 0,
+    conditions: Annotated[str, typer.Option(help="Some of native, jpeg90, half.")] = ",".join(CONDITIONS),
+) -> None:
+    """Compare rules for the manipulation map's cut, with each source of untouched pictures left out."""
+    rows = [r for f in folder for r in read_forged(f) if r.kind != "generated"]
+    edited = few([attrs.evolve(r, tool="") for r in rows if r.kind != UNTOUCHED], limit)
+    chosen = [r for r in rows if r.kind == UNTOUCHED] + edited
+    asked = conditions.split(",")
+    typer.echo(comparing.compared(comparing.counted(chosen, _forward(weights), asked), asked))
+
+
+@app.command()
 def merge(
     folder: Annotated[list[Path], typer.Option(help="As for `calibrate`.")],
     run: Annotated[Path, typer.Option(help="Folder of a finished run without `model.trace`.")],
@@ -172,16 +192,31 @@ def evaluate(
     only: Annotated[str, typer.Option(help="Kinds or tools, and untouched pictures; by default all.")] = "",
     limit: Annotated[int, typer.Option(help="Pictures of each kind and tool at most; 0 for all.")] = 0,
     cut: Annotated[float, typer.Option(help="Probability from which a pixel is marked.")] = CUT,
+    one_cut: Annotated[bool, typer.Option(help="Cut all manipulation maps alike, whatever their level.")] = False,
     out: Annotated[Path | None, typer.Option(help="Receives the numbers as JSON.")] = None,
 ) -> None:
     """Print the tables of docs/segmentation.md."""
     wanted = {w for w in only.split(",") if w}
     rows = [r for r in read_forged(folder) if not wanted or wanted & {r.kind, r.tool, r.made_by, r.source}]
     rows, forward = few(rows, limit), _forward(weights)
-    told = {c: table(look_at_all(rows, forward, c, cut)) for c in conditions.split(",")}
+    told = {c: table(look_at_all(rows, forward, c, cut, own=not one_cut)) for c in conditions.split(",")}
     if out is not None:
         out.write_text(json.dumps(told, indent=1))
     typer.echo(in_markdown(told))
+
+
+@app.command()
+def unseen(
+    traces: Annotated[Path, typer.Option(help="trace.safetensors of a `pretrain` whose recipe has `without`.")],
+    choosing: Annotated[Path, typer.Option(help="Forged pictures of other kinds on which the cut is chosen.")],
+    folder: Annotated[list[Path], typer.Option(help="Forged pictures to measure on; may be given several times.")],
+    conditions: Annotated[str, typer.Option(help="Some of native, jpeg90, half.")] = "native,jpeg90",
+) -> None:
+    """Leave one kind out: measure the path on residuals on the kinds that it was not trained on."""
+    with flushing():
+        rows = [row for f in folder for row in read_forged(f)]
+        shift, told = leave_out(traces, read_forged(choosing), rows, conditions.split(","))
+    typer.echo(f"shift: {json.dumps(shift)}\n\n{in_markdown(told)}")
 
 
 @app.command()
@@ -190,10 +225,12 @@ def tampered(
     weights: Weights = GAMMA,
     conditions: Annotated[str, typer.Option(help="Some of native, jpeg90, half.")] = ",".join(CONDITIONS),
     cut: Annotated[float, typer.Option(help="Probability from which a pixel is marked.")] = CUT,
+    one_cut: Annotated[bool, typer.Option(help="As for `evaluate`.")] = False,
 ) -> None:
     """The same on pictures that people edited by hand."""
     forward, rows = _forward(weights), tampered_rows(folder)
-    typer.echo(in_markdown({c: table(look_at_all(rows, forward, c, cut)) for c in conditions.split(",")}))
+    told = {c: table(look_at_all(rows, forward, c, cut, own=not one_cut)) for c in conditions.split(",")}
+    typer.echo(in_markdown(told))
 
 
 @app.command()
@@ -232,18 +269,22 @@ def alarms(
 
 @app.command()
 def ablate(
-    folder: Folder,
+    folder: Annotated[list[Path], typer.Option(help="As for `train`.")],
     test: Annotated[Path, typer.Option(help="Forged pictures to measure on.")],
     out: Annotated[Path, typer.Option(help="Receives the runs.")],
     config: Annotated[Path, typer.Option(help="The configuration file.")] = CONFIG,
+    small: Annotated[bool, typer.Option(help="The shipped small configuration, instead of --config.")] = False,
     only: Annotated[str | None, typer.Option(help="One table of it.")] = None,
     imagenet: Imagenet = None,
 ) -> None:
     """Train and measure every row of every table with every seed."""
-    told = run_ablations(config, folder, test, out, only=only, imagenet=imagenet)
-    typer.echo("| row | " + " | ".join(next(iter(told.values()))) + " |")
+    with flushing():
+        told = run_ablations(SMALL if small else config, folder, test, out, only=only, imagenet=imagenet)
+    columns = list(next(iter(told.values())))
+    typer.echo("| row | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
     for name, numbers in told.items():
-        typer.echo(f"| {name} | " + " | ".join(f"{v['mean']:.3f} ± {v['sd']:.3f}" for v in numbers.values()) + " |")
+        cells = ["-" if v is None else f"{v['mean']:.3f} ± {v['sd']:.3f}" for v in numbers.values()]
+        typer.echo(f"| {name} | {' | '.join(cells)} |")
 
 
 @app.command()

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from tellsign.data.normalise import reencode
 from tellsign.errors import SettingError
 from tellsign.plugins.segmentation.model import CELL, MASKS
+from tellsign.plugins.segmentation.regions import own_cut
 from tellsign.plugins.segmentation.scan import Forward, Scan, scan
 
 from .baselines import at_each_cut, best_cut, noise_map
@@ -75,11 +76,16 @@ def full_size(heat: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.f
     return large[: shape[0], : shape[1]]
 
 
-def look(row: ForgedRow, sample: Sample, forward: Forward, cut: float = CUT) -> tuple[Seen, Scan]:
-    """Measure one picture."""
+def look(row: ForgedRow, sample: Sample, forward: Forward, cut: float = CUT, *, own: bool = True) -> tuple[Seen, Scan]:
+    """Measure one picture.
+
+    `cut` is where maps are cut; with `own` the manipulation map only where the picture's level is low
+    (`regions.own_cut`, whose numbers are those of the shipped weights).
+    """
     seen = scan(sample.pixels, forward)
     truth = {"ai": sample.ai > 0, "manipulation": sample.manipulation > 0}
-    marked = {name: full_size(seen.maps[name], sample.pixels.shape) >= cut for name in MASKS}
+    cuts = {"ai": cut, "manipulation": own_cut(seen.maps["manipulation"], cut) if own else cut}
+    marked = {name: full_size(seen.maps[name], sample.pixels.shape) >= cuts[name] for name in MASKS}
     everything = np.ones(sample.pixels.shape[:2], bool)
     noise = noise_map(sample.pixels)
     both_marked, both_true = marked["ai"] | marked["manipulation"], truth["ai"] | truth["manipulation"]
@@ -99,9 +105,15 @@ def look(row: ForgedRow, sample: Sample, forward: Forward, cut: float = CUT) -> 
 
 
 def look_at_all(
-    rows: Sequence[ForgedRow], forward: Forward, condition: str = "native", cut: float = CUT, *, progress: bool = True
+    rows: Sequence[ForgedRow],
+    forward: Forward,
+    condition: str = "native",
+    cut: float = CUT,
+    *,
+    own: bool = True,
+    progress: bool = True,
 ) -> list[Seen]:
-    """Measure pictures under a condition.
+    """Measure pictures under a condition; see `look`.
 
     Raises
     ------
@@ -112,7 +124,7 @@ def look_at_all(
         raise SettingError("condition", f"one of {', '.join(CONDITIONS)}", condition)
     change = CONDITIONS[condition]
     bar = tqdm(rows, desc=condition, disable=not progress)
-    return [look(row, change(load(row)), forward, cut)[0] for row in bar]
+    return [look(row, change(load(row)), forward, cut, own=own)[0] for row in bar]
 
 
 def auc(positive: Iterable[float], negative: Iterable[float]) -> float | None:

@@ -31,6 +31,8 @@ class Recipe:
     epochs: int = 60
     share: float = 0.1
     """Of the pictures, drawn anew for each epoch."""
+    steps: int = 0
+    """Batches of an epoch whatever the number of pictures; 0 leaves it to `share`."""
     rate: float = 5e-4
     """AdamW's learning rate at its peak; 1e-4 in the paper, whose encoder starts on ImageNet weights of a MiT."""
     encoder_rate: float = 0.5
@@ -94,6 +96,8 @@ class Recipe:
             raise SettingError("align", f"0 without {told}", self.align)
         if not 0 < self.share <= 1:
             raise SettingError("share", "a number above 0 and at most 1", self.share)
+        if self.steps < 0:
+            raise SettingError("steps", "an integer of at least 0", self.steps)
         if not self.parts or set(self.parts) - set(PARTS):
             raise SettingError("parts", f"some of {', '.join(PARTS)}", self.parts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from tellsign.plugins.segmentation.model import MASKS, GammaOutput
 from tellsign.plugins.segmentation.trace import Traces
 
 from .data import read_forged
+from .export import shifted
 from .recipe import Recipe
 from .train import Plan, tensors
 
@@ -94,10 +95,10 @@ class TracesAlone(nn.Module):
         return GammaOutput(masks["ai"].new_zeros(len(pictures), 1), masks["ai"], masks["manipulation"])
 
 
-def load_traces(recipe: Recipe, weights: Path) -> TracesAlone:
-    """What `pretrain` wrote, to be looked through alone."""
+def load_traces(recipe: Recipe, weights: Path, shift: Mapping[str, float] | None = None) -> TracesAlone:
+    """What `pretrain` wrote, to be looked through alone; `shift` is added to the masks' log-odds."""
     net = Traces(recipe.model.trace, recipe.model.width, MASKS)
-    net.load_state_dict(load_file(weights))
+    net.load_state_dict(shifted(load_file(weights), shift or {}))
     return TracesAlone(net).to(memory_format=torch.channels_last).eval()
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tellsign.alignment import Alignment, recorded
 from tellsign.errors import SettingError
-from tellsign.plugins.segmentation.encoders import STRIDES, build_encoder, load_imagenet
+from tellsign.plugins.segmentation.encoders import STRIDES, build_encoder, load_imagenet, own_name
 from tellsign.plugins.segmentation.losses import gamma_loss
 from tellsign.plugins.segmentation.model import GammaModel
 from tellsign.plugins.segmentation.residual import add_residual_stem
@@ -130,7 +130,7 @@ class Plan:
     @property
     def steps(self) -> int:
         """Batches of an epoch."""
-        return max(1, round(self.recipe.share * len(self.fit) / self.recipe.batch))
+        return self.recipe.steps or max(1, round(self.recipe.share * len(self.fit) / self.recipe.batch))
 
     def batch(self, epoch: int, step: int) -> Batch:
         """The same for the same seed, epoch and step."""
@@ -249,7 +249,8 @@ def train(
     net = model if model is not None else build(recipe, imagenet, initialise=not (out / "checkpoint.pt").is_file())
     if start is not None:
         own = net.state_dict()
-        told = {k: v for k, v in load_file(start).items() if k in own and own[k].shape == v.shape}
+        there = {own_name(k): v for k, v in load_file(start).items()}
+        told = {k: v for k, v in there.items() if k in own and own[k].shape == v.shape}
         net.load_state_dict(told, strict=False)
     if traces is not None:
         if net.traces is None:
@@ -402,7 +403,8 @@ class _Run:
         state: dict[str, Any] = torch.load(saved, weights_only=True, map_location=self.device)
         self.net.load_state_dict(state["net"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.average, self.epoch, self.steps = state["average"], state["epoch"], state["steps"]
+        self.average = {own_name(k): v for k, v in state["average"].items()}
+        self.epoch, self.steps = state["epoch"], state["steps"]
         self.seconds, self.stopping.best, self.stopping.waited = state["seconds"], state["best"], state["waited"]
         # Epochs after the checkpoint are done again, and told once.
         lines = curve.read_text().splitlines()

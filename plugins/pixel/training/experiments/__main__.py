@@ -1,9 +1,10 @@
 """Experiments on frozen features: `python -m tellsign.plugins.pixel.training.experiments COMMAND`.
 
     balance    weights and offsets of sources, art, topics, GroupDRO
-    looks      several crops, two scales, aggregations, reconstruction errors
+    looks      several crops, two scales, aggregations, reconstruction errors (resumes)
     lora       low-rank updates without pairs, from kept tokens (resumes)
     pairs      what the zoo's pairs are worth
+    stem       a small network from scratch, beside what ships (resumes)
     views      whole scrambled views apart from native crops
     zoo        decoders trained here, pairs of every family, their frozen features (resumes)
 
@@ -13,7 +14,7 @@ Choices are made on held-out families inside `fit` and on `fuse`; no command rea
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,7 @@ from tellsign.towers import ClipTower
 
 from . import balancing, lowrank, pairing
 from . import looks as looking
+from . import stem as stems
 from . import zoo as zoos
 from .study import SEEDS, Scores, Study
 
@@ -142,27 +144,41 @@ def looks(
     out: Annotated[Path, typer.Option(help="Receives features and tables; a finished extraction is kept.")],
     weights: Annotated[Path | None, typer.Option(help="Folder of the tiny autoencoders; without it no errors.")] = None,
     count: Annotated[int, typer.Option(help="Pictures of fit, and of fuse.")] = 200,
+    skip: Annotated[int, typer.Option(help="Of those, leave out the first, on which a row was chosen.")] = 0,
 ) -> None:
     """Several crops, two scales, aggregations, a second encoding, and reconstruction errors."""
     out.mkdir(parents=True, exist_ok=True)
-    windows, table = Windows(folder), {}
-    index = [i for split in ("fit", "fuse") for i in looking.drawn(windows, split, count)]
+    windows = Windows(folder)
+    index = looking.in_turn(*(looking.drawn(windows, split, count) for split in ("fit", "fuse")))
     study = Study.read(windows, folder)
-    if not (out / "crops.npz").is_file():
-        compute = probe.tower_extractor(ClipTower.from_state_dict(load_tower(tower)).eval())
-        looking.crop_features(windows, index, compute, out)
-    with np.load(out / "crops.npz") as kept:
-        tokens = kept["x"][:, :, [6, 7, 11], 0]
-        looked = looking.look(study, windows, tokens, kept["index"], seeds=SEEDS)
-    table = {title: looked.line(column) for title, column in looking.AGGREGATIONS.items()}
-    table["mean of a picture and its JPEG 90"] = looking.encoded_twice(study)
-    if weights is not None:
-        if not (out / "errors.csv").is_file():
-            looking.reconstruction_errors(windows, index, [Autoencoder.load(weights, n) for n in NAMES], out)
-        table |= looking.error_lines(windows, out, seeds=SEEDS)
-    (out / "looks.json").write_text(json.dumps(table, indent=1))
+    compute = probe.tower_extractor(ClipTower.from_state_dict(load_tower(tower)).eval())
+    tokens, sides = looking.crop_features(windows, index, compute, out)
+    looked = looking.look(study, windows, tokens[:, :, [6, 7, 11], 0], np.array(index), seeds=SEEDS, out=out)
+    seen = np.isin(index, [i for split in ("fit", "fuse") for i in looking.drawn(windows, split, skip)])
+    looked, sides = looked.only(~seen), np.asarray(sides)[~seen]
+    table: dict[str, Mapping[str, float | list[float]]] = dict(looked.table(looking.AGGREGATIONS))
+    large = looked.only(sides >= looking.LARGE)
+    if large.complete:
+        table |= {f"{t}, short side {looking.LARGE} px": v for t, v in large.table(looking.OF_LARGE).items()}
+    if not skip:
+        table["mean of a picture and its JPEG 90"] = looking.encoded_twice(study)
+    if weights is not None and not skip:
+        models = [Autoencoder.load(weights, n) for n in NAMES]
+        names, errors = looking.reconstruction_errors(windows, index, models, out)
+        table |= looking.error_lines(windows, np.array(index), names, errors, seeds=SEEDS)
+    told(table, out / (f"looks-after-{skip}.json" if skip else "looks.json"))
+
+
+def told(table: Mapping[str, Mapping[str, float | list[float]]], out: Path) -> None:
+    """Print a table, and keep it as JSON."""
+    out.write_text(json.dumps(table, indent=1))
     for title, line in table.items():
-        typer.echo(title + "  " + "  ".join(f"{k} {v:.3f}" for k, v in line.items()))
+        typer.echo(title)
+        for name, value in line.items():
+            if isinstance(value, list):
+                typer.echo(f"    {name} {value[0]:+.3f} [{value[1]:+.3f}, {value[2]:+.3f}]")
+            else:
+                typer.echo(f"    {name} {value:.3f}")
 
 
 @app.command()
@@ -174,15 +190,31 @@ def lora(
     fuse: Annotated[int, typer.Option(help="Pictures of fuse.")] = 400,
     recipe: Annotated[str, typer.Option(help="JSON with what differs from the default recipe.")] = "{}",
 ) -> None:
-    """Low-rank updates without pairs against the frozen probe, on the same pictures, three seeds."""
+    """Low-rank updates without pairs against the frozen probe, on the same pictures."""
     out.mkdir(parents=True, exist_ok=True)
     chosen = lowrank.Recipe.parse(recipe)
     windows = Windows(folder)
     model = half_precision(ClipTower.from_state_dict(load_tower(tower), depth=max(chosen.blocks)).eval())
-    index = looking.drawn(windows, "fit", fit) + looking.drawn(windows, "fuse", fuse)
-    lowrank.keep_tokens(windows, index, model, chosen.frozen, out)
-    for seed in SEEDS:
-        typer.echo(f"{seed}  {json.dumps(lowrank.compare(windows, out, model, chosen, seed=seed))}")
+    index = looking.in_turn(looking.drawn(windows, "fit", fit), looking.drawn(windows, "fuse", fuse))
+    tokens = lowrank.keep_tokens(windows, index, model, chosen.frozen, out)
+    compared = lowrank.compare(windows, index, tokens, model, chosen, out)
+    told(compared.table(lowrank.COLUMNS), out / "lora.json")
+
+
+@app.command()
+def stem(
+    folder: Folder,
+    out: Annotated[Path, typer.Option(help="Receives checkpoints and results.")],
+    fit: Annotated[int, typer.Option(help="Pictures of fit to score; windows of other sources teach.")] = 800,
+    fuse: Annotated[int, typer.Option(help="Pictures of fuse.")] = 400,
+    recipe: Annotated[str, typer.Option(help="JSON with what differs from the default recipe.")] = "{}",
+) -> None:
+    """A small network with a stem of stride 1, RGB and fixed residuals, beside what ships."""
+    out.mkdir(parents=True, exist_ok=True)
+    windows = Windows(folder)
+    index = looking.in_turn(looking.drawn(windows, "fit", fit), looking.drawn(windows, "fuse", fuse))
+    compared = stems.compare(windows, folder, index, stems.Recipe.parse(recipe), out)
+    told(compared.table(stems.COLUMNS), out / "stem.json")
 
 
 if __name__ == "__main__":

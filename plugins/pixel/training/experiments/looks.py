@@ -5,30 +5,33 @@ All rows score the same pictures, drawn from `fit` and `fuse` so that sources co
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
-import attrs
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
+from PIL import Image
 
 from tellsign import decode
 from tellsign.data.autoencoders import Autoencoder
-from tellsign.data.normalise import MINIMUM, WINDOW, normalise_window, window
-from tellsign.errors import DecodeError
+from tellsign.data.normalise import WINDOW, normalise_window, reencode, window
 from tellsign.plugins.pixel.training.balance import Rows
 from tellsign.plugins.pixel.training.probe import Probe, read_rows, scored_crop, source_folds
 from tellsign.plugins.pixel.training.train import CROP, Windows, crop
 
+from .compared import Column, Compared, mean_figures
+from .kept import kept_rows
 from .pairing import SHIPPED, STRENGTH
-from .study import FOLDS, Floats, Study, auc, source_table
+from .study import FOLDS, Study, auc, source_table
 
 Pixels = NDArray[np.uint8]
-KINDS = ("texture", "smooth", "random", "texture, half scale", "random, half scale")
-"""The crops of `crops_of`; "half scale" is a window of twice the side, scaled down by two."""
+KINDS = ("texture", "smooth", "random", "texture, half scale", "random, half scale", "random, saved again")
+"""The crops of `crops_of`; "half scale" is a window of twice the side, scaled down by two, and the last is the third
+as `AGAIN` leaves it."""
+AGAIN = 90
+"""JPEG quality that a picture is saved with once more."""
 TRIED = 6
 """Windows that the one with most or least texture is chosen from."""
 PATCH = 96
@@ -36,16 +39,25 @@ PATCH = 96
 
 
 def drawn(windows: Windows, split: str, count: int, *, seed: int = 0) -> list[int]:
-    """Windows of different pictures, half of them real; a source counts by the root of its size."""
+    """Windows of different pictures, real and generated in turn; a source counts by the root of its size.
+
+    A larger count begins with the pictures of a smaller one.
+    """
     rng = np.random.default_rng(seed)
     first = {r["path"]: i for i, r in reversed(list(enumerate(windows.rows)))}
-    out: list[int] = []
+    sides = []
     for label in (0, 1):
         index, p = windows.balanced(split, label)
         keep = np.isin(index, list(first.values()))
-        index, p = index[keep], p[keep] / p[keep].sum()
-        out += rng.choice(index, size=min(count // 2, len(index)), replace=False, p=p).tolist()
-    return sorted(int(i) for i in out)
+        # Drawn one after the other without replacement: the order of exponential waiting times (Efraimidis, 2006).
+        wait = rng.exponential(size=keep.sum()) / p[keep]
+        sides.append(index[keep][np.argsort(wait)][: count // 2].tolist())
+    return in_turn(*sides)
+
+
+def in_turn(*lists: Sequence[int]) -> list[int]:
+    """The first of each list, the second of each, and so on; what is left of longer ones comes last."""
+    return [int(i) for several in zip_longest(*lists) for i in several if i is not None]
 
 
 def texture(pixels: Pixels) -> float:
@@ -54,84 +66,127 @@ def texture(pixels: Pixels) -> float:
     return float(np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean())
 
 
-def crops_of(pixels: Pixels, rng: np.random.Generator) -> list[Pixels]:
+def crops_of(pixels: Pixels, seed: int) -> list[Pixels]:
     """One normalised crop for each of `KINDS`, uint8 (224, 224, 3).
 
-    A picture too small for a window of twice the side gives the largest that it has.
+    All pass the pipeline with the same draws, as parts of one file would. A picture too small for a window of twice the
+    side gives the largest that it has.
     """
+    rng = np.random.default_rng(seed)
     out = []
-    for kind in KINDS:
-        half = kind.endswith("half scale")
-        side = min(2 * WINDOW, *pixels.shape[:2]) if half else WINDOW
+    for kind in KINDS[:-1]:
+        side = min(2 * WINDOW, *pixels.shape[:2]) if kind.endswith("half scale") else WINDOW
         tried = [window(pixels, rng, side) for _ in range(1 if kind.startswith("random") else TRIED)]
         chosen = sorted(tried, key=texture)[0 if kind == "smooth" else -1]
-        out.append(crop(normalise_window(chosen, rng), rng))
-    return out
+        normalised = normalise_window(chosen, np.random.default_rng((seed, 1)))
+        out.append(crop(normalised, np.random.default_rng((seed, 2))))
+        if kind == "random":
+            again = crop(reencode(normalised, AGAIN), np.random.default_rng((seed, 2)))
+    return [*out, again]
 
 
 def crop_features(
     windows: Windows, index: Sequence[int], compute: Callable[[Pixels], NDArray[np.generic]], out: Path
-) -> None:
-    """Features of `crops_of` the pictures that windows were cut from, to `crops.npz`: (n, kinds, ...) and `index`."""
-    made, kept = [], []
-    for i in tqdm(index, desc="crops", unit="picture"):
-        try:
-            pixels = decode(windows.rows[i]["path"]).pixels
-        except DecodeError:
-            continue
-        if min(pixels.shape[:2]) >= MINIMUM:
-            made.append(compute(np.stack(crops_of(pixels, np.random.default_rng(5000 + i)))))
-            kept.append(i)
-    np.savez(out / "crops.npz", x=np.stack(made), index=np.array(kept))
+) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    """Features of `crops_of` the pictures that windows were cut from, (n, kinds, ...), and the pictures' short sides.
+
+    Kept as `crops.npy` and `sides.npy`; resumes.
+    """
+
+    def features(some: Sequence[int]) -> NDArray[np.generic]:
+        return np.stack([compute(np.stack(crops_of(decode(windows.rows[i]["path"]).pixels, 5000 + i))) for i in some])
+
+    def short_sides(some: Sequence[int]) -> NDArray[np.generic]:
+        sides = []
+        for i in some:
+            with Image.open(windows.rows[i]["path"]) as picture:
+                sides.append(min(picture.size))
+        return np.array(sides)
+
+    crops = kept_rows(out, "crops", index, features, told={"kinds": KINDS}, batch=4)
+    return crops, kept_rows(out, "sides", index, short_sides, told={}, batch=len(index))
 
 
-AGGREGATIONS: Mapping[str, Callable[[Floats], Floats]] = {
+AGGREGATIONS: Mapping[str, Column] = {
+    "mean of three crops": lambda s: s[:, :3].mean(axis=1),
+    "mean of the crop with most texture and a random one": lambda s: s[:, [0, 2]].mean(axis=1),
     "one random crop": lambda s: s[:, 2],
     "the crop with most texture": lambda s: s[:, 0],
     "the smoothest crop": lambda s: s[:, 1],
     "one random crop at half scale": lambda s: s[:, 4],
-    "mean of three crops": lambda s: s[:, :3].mean(axis=1),
-    "mean of both scales": lambda s: s.mean(axis=1),
-    "trimmed mean of both scales": lambda s: np.sort(s, axis=1)[:, 1:-1].mean(axis=1),
-    "median of both scales": lambda s: np.median(s, axis=1),
-    "largest of both scales": lambda s: s.max(axis=1),
-    "mean of the largest two": lambda s: np.sort(s, axis=1)[:, -2:].mean(axis=1),
+    "the random crop, saved again": lambda s: s[:, 5],
+    "mean of the random crop and of it saved again": lambda s: s[:, [2, 5]].mean(axis=1),
+    "median of three crops": lambda s: np.median(s[:, :3], axis=1),
+    "largest of three crops": lambda s: s[:, :3].max(axis=1),
+    "smallest of three crops": lambda s: s[:, :3].min(axis=1),
+    "mean of three crops and the random one saved again": lambda s: s[:, [0, 1, 2, 5]].mean(axis=1),
+    "mean of the random crops of both scales": lambda s: s[:, [2, 4]].mean(axis=1),
+    "mean of both scales without the smoothest": lambda s: s[:, [0, 2, 3, 4]].mean(axis=1),
+    "mean of both scales": lambda s: s[:, :5].mean(axis=1),
+    "trimmed mean of both scales": lambda s: np.sort(s[:, :5], axis=1)[:, 1:-1].mean(axis=1),
+    "median of both scales": lambda s: np.median(s[:, :5], axis=1),
+    "largest of both scales": lambda s: s[:, :5].max(axis=1),
+    "mean of the largest two": lambda s: np.sort(s[:, :5], axis=1)[:, -2:].mean(axis=1),
+    "largest mean of a scale": lambda s: np.maximum(s[:, :3].mean(axis=1), s[:, 3:5].mean(axis=1)),
 }
-"""Title to a function of scores (pictures, kinds). The first is what the others are compared with."""
+"""Title to a function of scores (pictures, kinds). The first, nearest to what the plugin does, is what the others are
+compared with."""
+LARGE = 512
+"""Short side in pixels of pictures that have a second scale worth the name: a window of 1.6 times the side or more."""
+OF_LARGE: Mapping[str, Column] = {
+    t: AGGREGATIONS[t]
+    for t in (
+        "mean of three crops",
+        "mean of the crop with most texture and a random one",
+        "one random crop",
+        "the smoothest crop",
+        "one random crop at half scale",
+        "mean of the random crops of both scales",
+    )
+}
+"""What is asked of large pictures alone."""
 
 
-@attrs.frozen
-class Looked:
-    """Scores of the drawn pictures, by probes that saw nothing of their sources, seed by seed."""
+def shipped_probes(study: Study, seeds: Sequence[int], out: Path) -> NDArray[np.float64]:
+    """What ships, fitted to all of `fit` and without each fold, as linear maps whose scores have a spread of 1.
 
-    rows: Rows
-    split: NDArray[np.str_]
-    fold: list[NDArray[np.int64]]
-    """By seed, the fold of `fit` that a picture is held out in; -1 in `fuse`."""
-    scores: list[Floats]
-    """By seed, (pictures, kinds)."""
+    Returns
+    -------
+    float64 array of (seeds, 1 + folds, blocks, k + 1)
+        All of `fit` first; the last number is the constant. Kept as `probes.npy`; resumes.
+    """
+    fit = study.where("fit")
+    blocks = study.x.shape[1]
+    jobs = [(s, f, b) for s in seeds for f in range(-1, FOLDS) for b in range(blocks)]
 
-    def line(self, column: Callable[[Floats], Floats]) -> dict[str, float]:
-        """AUC on held-out families of `fit` and on `fuse`: the mean over seeds, and the spread of the first."""
-        every = []
-        for fold, scores in zip(self.fold, self.scores, strict=True):
-            values = column(scores)
-            fuse = self.split == "fuse"
-            inside = [auc(self.rows.labels[fold == f], values[fold == f]) for f in range(FOLDS)]
-            table = source_table(self.rows[fuse], values[fuse])
-            every.append(
-                {
-                    "fit": float(np.mean(inside)),
-                    "fuse": auc(self.rows.labels[fuse], values[fuse]),
-                    "fuse by source": float(np.mean(list(table.values()))),
-                }
-            )
-        return _mean(every)
+    def probes(some: Sequence[int]) -> NDArray[np.generic]:
+        rows = []
+        for seed, f, block in (jobs[i] for i in some):
+            z, inside = np.asarray(study.x[fit][:, block], np.float32), study.fold(seed) != f
+            probe = Probe(STRENGTH, seed, SHIPPED).fit_rows(z[inside], study.rows[fit][inside])
+            weights = probe.weights / probe.scaler.scale_
+            constant = probe.model.intercept_[0] - weights @ probe.scaler.mean_
+            rows.append(np.append(weights, constant) / probe.score(z).std())
+        return np.stack(rows)
+
+    told = {"seeds": list(seeds), "blocks": blocks, "rows": int(fit.sum())}
+    kept = kept_rows(out, "probes", range(len(jobs)), probes, told=told, batch=1)
+    return np.asarray(kept, np.float64).reshape(len(seeds), 1 + FOLDS, blocks, -1)
+
+
+def folds_of(study: Study, seed: int, rows: Rows, split: NDArray[np.str_]) -> NDArray[np.int64]:
+    """The fold of `study` that holds a picture's source out; -1 outside `fit`."""
+    fit = study.where("fit")
+    fold = study.fold(seed)
+    names = zip(study.rows.labels[fit].tolist(), study.rows.sources[fit].tolist(), strict=True)
+    have = {name: int(f) for name, f in zip(names, fold, strict=True)}
+    every = zip(rows.labels.tolist(), rows.sources.tolist(), split.tolist(), strict=True)
+    return np.array([have[y, s] if where == "fit" else -1 for y, s, where in every])
 
 
 def look(
-    study: Study, windows: Windows, x: NDArray[np.generic], index: NDArray[np.int64], *, seeds: Sequence[int]
-) -> Looked:
+    study: Study, windows: Windows, x: NDArray[np.generic], index: NDArray[np.int64], *, seeds: Sequence[int], out: Path
+) -> Compared:
     """Score crops with what ships, fitted without the pictures' sources.
 
     Parameters
@@ -143,31 +198,19 @@ def look(
     index : int64 array of (pictures,)
         Windows of the pictures.
     seeds : sequence of int
+    out : Path
+        Keeps the probes.
     """
-    rows, split = read_rows(windows, index), np.array([windows.rows[i]["split"] for i in index])
-    fit = study.where("fit")
-    have: dict[tuple[int, str], int] = {}
-    for k, (y, s) in enumerate(zip(study.rows.labels[fit], study.rows.sources[fit], strict=True)):
-        have[int(y), str(s)] = k
+    rows = read_rows(windows, index)
+    split, groups = (np.array([windows.rows[i][field] for i in index]) for field in ("split", "group"))
+    probes, tokens = shipped_probes(study, seeds, out), np.asarray(x, np.float64)
     folds, scores = [], []
-    for seed in seeds:
-        of_fit = study.fold(seed)
-        fold = np.full(len(index), -1)
-        for k in np.flatnonzero(split == "fit").tolist():
-            fold[k] = of_fit[have[int(rows.labels[k]), str(rows.sources[k])]]
-        total = np.zeros(x.shape[:2])
-        for block in range(study.x.shape[1]):
-            z = np.asarray(study.x[fit][:, block], np.float32)
-            for f in range(-1, FOLDS):
-                mine = fold == f
-                if mine.any():
-                    probe = Probe(STRENGTH, seed, SHIPPED).fit_rows(z[of_fit != f], study.rows[fit][of_fit != f])
-                    spread = probe.score(z).std()
-                    part = np.asarray(x[mine][:, :, block], np.float32)
-                    total[mine] += probe.score(part.reshape(-1, part.shape[-1])).reshape(part.shape[:2]) / spread
+    for n, seed in enumerate(seeds):
+        fold = folds_of(study, seed, rows, split)
+        mine = probes[n, 1 + fold]  # (pictures, blocks, k + 1)
+        scores.append(np.einsum("pkbd,pbd->pk", tokens, mine[..., :-1]) + mine[..., -1].sum(axis=1)[:, None])
         folds.append(fold)
-        scores.append(total)
-    return Looked(rows, split, folds, scores)
+    return Compared(rows, groups, split, folds, scores)
 
 
 def encoded_twice(study: Study) -> dict[str, float]:
@@ -187,31 +230,44 @@ def encoded_twice(study: Study) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def reconstruction_errors(windows: Windows, index: Sequence[int], models: Sequence[Autoencoder], out: Path) -> None:
-    """Log errors of the scored crops' middle after each autoencoder's round trip, to `errors.csv`.
+def reconstruction_errors(
+    windows: Windows, index: Sequence[int], models: Sequence[Autoencoder], out: Path
+) -> tuple[tuple[str, ...], NDArray[np.generic]]:
+    """Log errors of the scored crops' middle after each autoencoder's round trip; kept as `errors.npy`, resumes.
 
     An error is a mean absolute difference in grey levels; `texture` stands beside them, since texture is hard to bring
     back whoever made it.
+
+    Returns
+    -------
+    names : tuple of str
+        Of the columns: texture, and the models.
+    errors : float64 array of (n, 1 + models)
     """
     start = (CROP - PATCH) // 2
-    with (out / "errors.csv").open("w", newline="") as handle:
-        table = csv.writer(handle)
-        table.writerow(["index", "texture", *(m.name for m in models)])
-        for i in tqdm(index, desc="errors", unit="picture"):
-            middle = scored_crop(windows, i)[start : start + PATCH, start : start + PATCH]
-            x = torch.from_numpy(middle.copy()).permute(2, 0, 1)[None].float() / 255
-            errors = [float(np.log((m(x) - x).abs().mean().item() * 255 + 1e-3)) for m in models]
-            table.writerow([i, np.log(texture(middle) + 1e-3), *errors])
+    names = ("texture", *(m.name for m in models))
+
+    def errors(some: Sequence[int]) -> NDArray[np.generic]:
+        middles = [scored_crop(windows, i)[start : start + PATCH, start : start + PATCH] for i in some]
+        x = torch.from_numpy(np.stack(middles)).permute(0, 3, 1, 2).float() / 255
+        columns = [np.array([texture(m) for m in middles])]
+        columns += [(m(x) - x).abs().mean(dim=(1, 2, 3)).double().numpy() * 255 for m in models]
+        return np.asarray(np.log(np.stack(columns, axis=1) + 1e-3))
+
+    return names, kept_rows(out, "errors", index, errors, told={"columns": names})
 
 
-def error_lines(windows: Windows, folder: Path, *, seeds: Sequence[int]) -> dict[str, dict[str, float]]:
-    """AUC of each column of `errors.csv`, and of source-balanced probes on all of them."""
-    with (folder / "errors.csv").open(newline="") as handle:
-        lines = list(csv.DictReader(handle))
-    names = [n for n in lines[0] if n != "index"]
-    index = np.array([int(r["index"]) for r in lines])
+def error_lines(
+    windows: Windows,
+    index: NDArray[np.int64],
+    names: Sequence[str],
+    errors: NDArray[np.generic],
+    *,
+    seeds: Sequence[int],
+) -> dict[str, dict[str, float]]:
+    """AUC of each column of `reconstruction_errors`, and of source-balanced probes on all of them."""
     rows, split = read_rows(windows, index), np.array([windows.rows[i]["split"] for i in index])
-    x = np.array([[float(r[n]) for n in names] for r in lines], np.float32)
+    x = np.asarray(errors, np.float32)
     fit, fuse = split == "fit", split == "fuse"
     out = {}
     for k, name in enumerate(names):
@@ -241,11 +297,5 @@ def error_lines(windows: Windows, folder: Path, *, seeds: Sequence[int]) -> dict
                     "fuse by source": float(np.mean(list(table.values()))),
                 }
             )
-        out[title] = _mean(every)
+        out[title] = mean_figures(every)
     return out
-
-
-def _mean(every: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of every figure over the seeds; `fit sd` is the first's spread."""
-    out = {name: float(np.mean([e[name] for e in every])) for name in every[0]}
-    return out | {"fit sd": float(np.std([e["fit"] for e in every]))}

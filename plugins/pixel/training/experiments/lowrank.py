@@ -7,7 +7,7 @@ frozen probe: both rows see the same pictures, and the first step changes nothin
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,22 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from tellsign.plugins.pixel.model import PixelHead
-from tellsign.plugins.pixel.training.balance import Balance
+from tellsign.plugins.pixel.training.balance import Balance, Rows
 from tellsign.plugins.pixel.training.probe import Probe, read_rows, scored_crop, source_folds
 from tellsign.plugins.pixel.training.train import Windows
 from tellsign.towers import ClipTower, LoraSet, clip_input
 
-from .study import FOLDS, auc, source_table
+from .compared import Column, Compared
+from .kept import kept_rows
+from .study import FOLDS, SEEDS, Floats
+
+EVERY = 10
+"""Steps between two checkpoints."""
+COLUMNS: Mapping[str, Column] = {
+    "frozen probe": lambda s: s[:, 0],
+    "updated": lambda s: s[:, 1],
+    "mean of both": lambda s: s.mean(axis=1),
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -44,6 +54,8 @@ class Recipe:
     batch: int = 16
     strength: float = 3e-3
     """Of the frozen probe."""
+    seeds: tuple[int, ...] = SEEDS
+    """Of the folds, the updates' start and the order."""
 
     @classmethod
     def parse(cls, text: str) -> Recipe:
@@ -52,25 +64,20 @@ class Recipe:
         return cls(**told)
 
 
-@torch.inference_mode()
-def keep_tokens(windows: Windows, index: Sequence[int], tower: ClipTower, frozen: int, out: Path) -> None:
-    """Write `tokens.npy`, float16 (n, tokens, width), after block `frozen`, and `tokens.json`; resumes."""
-    told = {"index": list(index), "frozen": frozen}
-    file, notes, done = out / "tokens.npy", out / "tokens.json", 0
-    if notes.is_file() and file.is_file() and (state := json.loads(notes.read_text())) | told == state:
-        done, store = state["done"], np.lib.format.open_memmap(file, "r+")
-    else:
-        store = None
-    for start in tqdm(range(done, len(index), 16), desc="tokens", unit="batch"):
-        crops = np.stack([scored_crop(windows, i) for i in index[start : start + 16]])
+def keep_tokens(
+    windows: Windows, index: Sequence[int], tower: ClipTower, frozen: int, out: Path
+) -> NDArray[np.generic]:
+    """Tokens after block `frozen` (0 is what enters the first), float16 (n, tokens, width); kept, resumes."""
+
+    @torch.inference_mode()
+    def tokens(some: Sequence[int]) -> NDArray[np.generic]:
+        crops = np.stack([scored_crop(windows, i) for i in some])
         x = tower.embed(clip_input(torch.from_numpy(crops))).to(next(tower.transformer.parameters()).dtype)
         for block in tower.transformer.resblocks[:frozen]:
             x = block(x, None, "")
-        if store is None:
-            store = np.lib.format.open_memmap(file, "w+", np.float16, (len(index), *x.shape[1:]))
-        store[start : start + len(x)] = x.half().numpy()
-        store.flush()
-        notes.write_text(json.dumps(told | {"done": start + len(x)}))
+        return np.asarray(x.half().numpy())
+
+    return kept_rows(out, "tokens", index, tokens, told={"frozen": frozen})
 
 
 def class_tokens(tower: ClipTower, lora: LoraSet | None, x: Tensor, recipe: Recipe) -> dict[int, Tensor]:
@@ -83,36 +90,63 @@ def class_tokens(tower: ClipTower, lora: LoraSet | None, x: Tensor, recipe: Reci
     return out
 
 
-def compare(windows: Windows, out: Path, tower: ClipTower, recipe: Recipe, *, seed: int) -> dict[str, dict[str, float]]:
+def compare(
+    windows: Windows, index: Sequence[int], tokens: NDArray[np.generic], tower: ClipTower, recipe: Recipe, out: Path
+) -> Compared:
     """Frozen probe and updates, trained on three folds of the pictures of `fit`, scored on the fourth and on `fuse`.
 
     Parameters
     ----------
     windows : Windows
-    out : Path
-        What `keep_tokens` wrote; receives `lora-SEED.json`, and a finished one is read.
+    index : sequence of int
+        Windows of the pictures.
+    tokens : float16 array of (n, tokens, width)
+        As `keep_tokens` gave them.
     tower : ClipTower
         As `half_precision` left it.
     recipe : Recipe
-    seed : int
-        Of the folds, the updates' start and the order.
+    out : Path
+        Receives `lora-SEED.npz`, and one of the same pictures and recipe is read; and a checkpoint while it trains.
 
     Returns
     -------
-    dict
-        By row ("frozen", "updated") the AUC on held-out families, on `fuse`, and on `fuse` by source.
+    Compared
+        Columns: frozen, updated. Pictures that were trained on are in no fold.
     """
-    done = out / f"lora-{seed}.json"
-    if done.is_file():
-        found: dict[str, dict[str, float]] = json.loads(done.read_text())
-        return found
-    tokens = np.load(out / "tokens.npy", mmap_mode="r")
-    index = np.array(json.loads((out / "tokens.json").read_text())["index"])
-    rows = read_rows(windows, index)
-    fit = np.array([windows.rows[i]["split"] == "fit" for i in index])
-    fold = np.full(len(index), -1)
-    fold[fit] = source_folds(rows.labels[fit], rows.sources[fit].tolist(), seed=seed, folds=FOLDS)
-    learned, shown = np.flatnonzero(fit & (fold != 0)), np.flatnonzero(~fit | (fold == 0))
+    rows = read_rows(windows, np.array(index))
+    split, groups = (np.array([windows.rows[i][field] for i in index]) for field in ("split", "group"))
+    fit = split == "fit"
+    folds, scores = [], []
+    for seed in recipe.seeds:
+        fold = np.full(len(index), -1)
+        fold[fit] = source_folds(rows.labels[fit], rows.sources[fit].tolist(), seed=seed, folds=FOLDS)
+        fold[fold > 0] = -1
+        done = out / f"lora-{seed}.npz"
+        told = json.dumps({"index": list(index), "recipe": attrs.asdict(attrs.evolve(recipe, seeds=(seed,)))})
+        if not done.is_file() or (saved := np.load(done))["told"] != told:
+            learned, shown = np.flatnonzero(fit & (fold < 0)), np.flatnonzero(~fit | (fold == 0))
+            found, losses = _train(rows, tokens, learned, shown, tower, recipe, seed, out / f"lora-{seed}.pt", told)
+            every = np.zeros((len(index), 2))
+            every[shown] = found
+            np.savez(done, told=told, scores=every, losses=losses)
+            saved = np.load(done)
+        folds.append(fold)
+        scores.append(saved["scores"])
+    return Compared(rows, groups, split, folds, scores)
+
+
+def _train(
+    rows: Rows,
+    tokens: NDArray[np.generic],
+    learned: NDArray[np.int64],
+    shown: NDArray[np.int64],
+    tower: ClipTower,
+    recipe: Recipe,
+    seed: int,
+    checkpoint: Path,
+    told: str,
+) -> tuple[Floats, Floats]:
+    """Scores (shown, 2) before and after training, and the loss of every step; goes on from a checkpoint."""
     dtype = next(tower.transformer.parameters()).dtype
 
     def kept(which: NDArray[np.int64]) -> Tensor:
@@ -126,52 +160,49 @@ def compare(windows: Windows, out: Path, tower: ClipTower, recipe: Recipe, *, se
 
     torch.manual_seed(seed)
     width = tokens.shape[-1]
-    head = PixelHead(recipe.blocks, width)
-    x = frozen_tokens(learned)
     balance = Balance(power=0.0, by_content=True)
-    for n in range(len(recipe.blocks)):
-        probe = Probe(recipe.strength, seed, balance).fit_rows(x[:, n], rows[learned])
-        spread = float(probe.score(x[:, n]).std()) * len(recipe.blocks) / 2
-        with torch.no_grad():
-            head.mean[n, 0], head.std[n, 0] = (
-                torch.from_numpy(x[:, n].mean(axis=0)),
-                torch.from_numpy(x[:, n].std(axis=0)),
-            )
-            head.weight[n, 0] = torch.from_numpy(np.asarray(probe.weights / spread, np.float32))
-            head.bias.add_(float(probe.model.intercept_[0]) / spread)
-    lora = LoraSet.for_tower(
-        width, range(recipe.frozen + 1, max(recipe.blocks) + 1), rank=recipe.rank, alpha=recipe.alpha
-    )
-
-    def score(updates: LoraSet | None) -> NDArray[np.float64]:
-        with torch.inference_mode():
-            logits = [
-                head(class_tokens(tower, updates, kept(shown[a : a + 16]), recipe))[0] for a in range(0, len(shown), 16)
-            ]
-        return torch.cat(logits).double().numpy()
-
-    def figures(scores: NDArray[np.float64]) -> dict[str, float]:
-        inside = fit[shown]
-        mine = rows[shown]
-        table = source_table(mine[~inside], scores[~inside])
-        return {
-            "fit": auc(mine.labels[inside], scores[inside]),
-            "fuse": auc(mine.labels[~inside], scores[~inside]),
-            "fuse by source": float(np.mean(list(table.values()))),
-        }
-
-    found = {"frozen": figures(score(None))}
-    optimiser = torch.optim.AdamW(
-        [{"params": lora.parameters(), "lr": recipe.rate}, {"params": head.parameters(), "lr": recipe.head_rate}],
-        weight_decay=0.01,
-    )
     weight = torch.from_numpy(balance.weights(rows[learned])).float()
     rng = np.random.default_rng(seed)
     order = np.concatenate([rng.permutation(len(learned)) for _ in range(recipe.epochs)])
     steps = [order[a : a + recipe.batch] for a in range(0, len(order), recipe.batch)]
+    head = PixelHead(recipe.blocks, width)
+    lora = LoraSet.for_tower(
+        width, range(recipe.frozen + 1, max(recipe.blocks) + 1), rank=recipe.rank, alpha=recipe.alpha
+    )
+    optimiser = torch.optim.AdamW(
+        [{"params": lora.parameters(), "lr": recipe.rate}, {"params": head.parameters(), "lr": recipe.head_rate}],
+        weight_decay=0.01,
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, len(steps))
-    losses = []
-    for step in tqdm(steps, desc=f"seed {seed}", unit="step"):
+
+    def score(updates: LoraSet | None) -> Floats:
+        with torch.inference_mode():
+            logits = [
+                head(class_tokens(tower, updates, kept(shown[a : a + 16]), recipe))[0] for a in range(0, len(shown), 16)
+            ]
+        return np.asarray(torch.cat(logits).double().numpy())
+
+    parts: dict[str, Any] = {"lora": lora, "head": head, "optimiser": optimiser, "schedule": schedule}
+    state: dict[str, Any] = torch.load(checkpoint, weights_only=True) if checkpoint.is_file() else {}
+    if state.get("told") == told:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        before, losses = state["before"].numpy(), state["losses"].tolist()
+    else:
+        x = frozen_tokens(learned)
+        for n in range(len(recipe.blocks)):
+            probe = Probe(recipe.strength, seed, balance).fit_rows(x[:, n], rows[learned])
+            spread = float(probe.score(x[:, n]).std()) * len(recipe.blocks) / 2
+            with torch.no_grad():
+                head.mean[n, 0], head.std[n, 0] = (
+                    torch.from_numpy(x[:, n].mean(axis=0)),
+                    torch.from_numpy(x[:, n].std(axis=0)),
+                )
+                head.weight[n, 0] = torch.from_numpy(np.asarray(probe.weights / spread, np.float32))
+                head.bias.add_(float(probe.model.intercept_[0]) / spread)
+        before, losses = score(None), []
+    for number in tqdm(range(len(losses), len(steps)), desc=f"seed {seed}", unit="step"):
+        step = steps[number]
         logit = head(class_tokens(tower, lora, kept(learned[step]), recipe))[0]
         target = torch.from_numpy(rows.labels[learned[step]]).float()
         loss = (weight[step] * F.binary_cross_entropy_with_logits(logit, target, reduction="none")).mean()
@@ -181,9 +212,11 @@ def compare(windows: Windows, out: Path, tower: ClipTower, recipe: Recipe, *, se
         optimiser.step()
         schedule.step()
         losses.append(loss.item())
-    found["updated"] = figures(score(lora)) | {
-        "loss of the first tenth": float(np.mean(losses[: max(1, len(losses) // 10)])),
-        "loss of the last tenth": float(np.mean(losses[-max(1, len(losses) // 10) :])),
-    }
-    done.write_text(json.dumps(found, indent=1))
-    return found
+        if (number + 1) % EVERY == 0:
+            state = {name: part.state_dict() for name, part in parts.items()}
+            state |= {"told": told, "before": torch.from_numpy(before), "losses": torch.tensor(losses)}
+            torch.save(state, checkpoint.with_suffix(".part"))
+            checkpoint.with_suffix(".part").replace(checkpoint)
+    after = score(lora)
+    checkpoint.unlink(missing_ok=True)
+    return np.stack([before, after], axis=1), np.array(losses)

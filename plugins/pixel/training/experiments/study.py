@@ -133,8 +133,8 @@ class Study:
         fit, fuse = self.where("fit"), self.where("fuse")
         for split, mask in (("fit", fit), ("fuse", fuse)):
             rows, groups = self.rows[mask], self.groups[mask]
-            members = _members(rows, groups)
-            drawn = [np.arange(mask.sum()), *(_draw(members, rng) for _ in range(draws))]
+            found = members(rows, groups)
+            drawn = [np.arange(mask.sum()), *(draw(found, rng) for _ in range(draws))]
             plain, even = [], []
             for pick in drawn:
                 pooled, sourced = [], []
@@ -189,7 +189,7 @@ def source_table(rows: Rows, scores: Floats) -> Mapping[str, float]:
     return out
 
 
-def _members(rows: Rows, groups: NDArray[np.str_]) -> list[list[NDArray[np.int64]]]:
+def members(rows: Rows, groups: NDArray[np.str_]) -> list[list[NDArray[np.int64]]]:
     """Of each source of either class, its groups as indices."""
     found: dict[tuple[int, str], dict[str, list[int]]] = {}
     for i, (y, s, g) in enumerate(zip(rows.labels.tolist(), rows.sources.tolist(), groups.tolist(), strict=True)):
@@ -197,5 +197,6 @@ def _members(rows: Rows, groups: NDArray[np.str_]) -> list[list[NDArray[np.int64
     return [[np.array(m) for m in by_group.values()] for by_group in found.values()]
 
 
-def _draw(members: list[list[NDArray[np.int64]]], rng: np.random.Generator) -> NDArray[np.int64]:
-    return np.concatenate([mine[k] for mine in members for k in rng.integers(len(mine), size=len(mine))])
+def draw(found: list[list[NDArray[np.int64]]], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of one draw of the bootstrap: as many groups of each source as it has."""
+    return np.concatenate([mine[k] for mine in found for k in rng.integers(len(mine), size=len(mine))])

@@ -20,7 +20,7 @@ class Recipe:
     """A run's settings; written beside its weights."""
 
     mode: str = "both"
-    encoder: str = "timm:tf_efficientnet_lite0"
+    encoder: str = "efficientnet-lite0"
     """See the segmentation plugin's `build_encoder`."""
     width: int = 64
     """Channels of the decoder."""
