@@ -1,8 +1,8 @@
 """Blocks that need files of the reader's own, run word for word on small files of the names that they use.
 
-README.md, artifacts.md, audit.md, data.md, evaluation.md, forge.md, pixel.md, plugins.md, provenance.md, reasoning.md,
-results.md, segmentation.md, semantic.md, tuning.md, vlm.md: a block with the mark `run by` has a recipe here or in
-`trainings.py`, which makes what the block wants to find in its folder.
+README.md, artifacts.md, audit.md, cost.md, data.md, evaluation.md, forge.md, pixel.md, plugins.md, provenance.md,
+reasoning.md, results.md, segmentation.md, semantic.md, tuning.md, vlm.md: a block with the mark `run by` has a recipe
+here or in `trainings.py`, which makes what the block wants to find in its folder.
 """
 
 import importlib.util
@@ -20,6 +20,10 @@ from driver import run
 from recipe import Recipe, module_of
 
 HERE = "tests/documents/test_commands.py"
+
+
+def nothing(folder):
+    """The block wants no files."""
 
 
 def data(folder):
@@ -292,6 +296,22 @@ RECIPES = [
         needs=TRAIN_VLM,
         wrote=("REASONER/model.safetensors",),
         slow=True,
+    ),
+    Recipe(
+        "cost.md",
+        "tellsign bench --only start",
+        nothing,
+        # A busy machine may well miss a limit, which is exit status 1.
+        allowed={"bench": (0, 1)},
+        more={"tellsign bench": "--quick --pairs 3 --plugin semantic"},
+        says=(
+            "first verdict",
+            "host over forward",
+            "over the sum of parts",
+            "memory:",
+            "stability probe",
+            "12 megapixels",
+        ),
     ),
     Recipe("results.md", "python -m tellsign.data.manifest", projects, allowed=ANY, wrote=("TEST.csv",)),
     Recipe("semantic.md", "tellsign eval TEST.csv --normalise", with_and_without, allowed=ANY, home="results.md"),

@@ -155,9 +155,9 @@ def looks(
     tokens, sides = looking.crop_features(windows, index, compute, out)
     looked = looking.look(study, windows, tokens[:, :, [6, 7, 11], 0], np.array(index), seeds=SEEDS, out=out)
     seen = np.isin(index, [i for split in ("fit", "fuse") for i in looking.drawn(windows, split, skip)])
-    looked, sides = looked.only(~seen), np.asarray(sides)[~seen]
+    looked, short = looked.only(~seen), np.asarray(sides, np.int64)[~seen]
     table: dict[str, Mapping[str, float | list[float]]] = dict(looked.table(looking.AGGREGATIONS))
-    large = looked.only(sides >= looking.LARGE)
+    large = looked.only(short >= looking.LARGE)
     if large.complete:
         table |= {f"{t}, short side {looking.LARGE} px": v for t, v in large.table(looking.OF_LARGE).items()}
     if not skip:
