@@ -102,7 +102,8 @@ class Conv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, ceil(H / stride), ceil(W / stride))."""
         if self.norm is None:
-            return self.conv(x, "relu6" if self.act else "none")  # type: ignore[no-any-return]
+            out: Tensor = self.conv(x, "relu6" if self.act else "none")
+            return out
         x = self.norm(self.conv(x))
         return F.relu6(x, inplace=True) if self.act else x
 

@@ -50,7 +50,7 @@ def kept_rows(
         if state["told"] != what["told"] or state["items"][:done] != what["items"][:done]:
             done = 0
         elif len(items) <= state["done"]:
-            return np.load(file, mmap_mode="r")[: len(items)]  # type: ignore[no-any-return]
+            return _mapped(file)[: len(items)]
     store: Any = np.lib.format.open_memmap(file, "r+") if done else None
     if store is not None and len(store) != len(items):
         store = _lengthened(file, store[:done], len(items))
@@ -64,7 +64,12 @@ def kept_rows(
         part = notes.with_suffix(".part")
         part.write_text(json.dumps(what | {"done": start + len(rows)}))
         part.replace(notes)
-    return np.load(file, mmap_mode="r")  # type: ignore[no-any-return]
+    return _mapped(file)
+
+
+def _mapped(file: Path) -> NDArray[Any]:
+    rows: NDArray[Any] = np.load(file, mmap_mode="r")
+    return rows
 
 
 def _lengthened(file: Path, rows: NDArray[np.generic], count: int) -> NDArray[np.generic]:
